@@ -1,0 +1,364 @@
+//! `tenant_id = $current OR tenant_id IS NULL`, in the three shapes in which it
+//! is needed: as a logical expression that the analyzer injects, as a physical
+//! one that readers prune with, and as the mask that the guard applies.
+//!
+//! A text column may spell a UUID in either case. A value that is no UUID
+//! belongs to no lane and is seen by nobody.
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, BooleanBufferBuilder, UInt64Array};
+use arrow::compute::{cast, take};
+use arrow::datatypes::DataType;
+use datafusion::common::{Column, ScalarValue};
+use datafusion::logical_expr::{Expr, lit};
+
+use crate::error::{Error, Result};
+use crate::tenant::{Scope, TenantId};
+
+/// How a tenant column spells a tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TenantEncoding {
+    /// The hyphenated UUID as text, in either case: Utf8, LargeUtf8, Utf8View,
+    /// or a dictionary of these.
+    Text,
+    /// The 16 bytes of the UUID: Binary, LargeBinary, BinaryView or
+    /// FixedSizeBinary(16), or a dictionary of these.
+    Bytes,
+}
+
+impl TenantEncoding {
+    /// How a column of `data_type` spells tenants, or `None` for a type that
+    /// cannot.
+    pub fn of(data_type: &DataType) -> Option<Self> {
+        match data_type {
+            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Some(TenantEncoding::Text),
+            DataType::Binary
+            | DataType::LargeBinary
+            | DataType::BinaryView
+            | DataType::FixedSizeBinary(16) => Some(TenantEncoding::Bytes),
+            DataType::Dictionary(_, values) => match values.as_ref() {
+                DataType::Dictionary(..) => None,
+                values => TenantEncoding::of(values),
+            },
+            _ => None,
+        }
+    }
+}
+
+/// Which rows of a batch a caller may see.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LaneMask {
+    /// Every row.
+    All,
+    /// No row.
+    None,
+    /// The rows that are `true`; no entry is NULL.
+    Some(BooleanArray),
+}
+
+/// The rows of the lanes that a scope reads.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct LanePredicate {
+    tenant: Option<TenantId>,
+    data_type: DataType,
+    encoding: TenantEncoding,
+}
+
+impl LanePredicate {
+    /// The predicate of `scope` over a tenant column of `data_type`.
+    pub fn new(scope: &Scope, data_type: &DataType) -> Result<Self> {
+        let encoding = TenantEncoding::of(data_type).ok_or_else(|| {
+            Error::InvalidArgument(format!(
+                "a tenant column of type {data_type} cannot hold a tenant: \
+                 use text, or binary of 16 bytes"
+            ))
+        })?;
+        Ok(LanePredicate {
+            tenant: scope.tenant(),
+            data_type: data_type.clone(),
+            encoding,
+        })
+    }
+
+    /// The predicate as a logical expression over `column`.
+    pub fn logical(&self, column: Column) -> Expr {
+        let column = Expr::Column(column);
+        self.own_values()
+            .into_iter()
+            .map(|value| column.clone().eq(lit(value)))
+            .reduce(Expr::or)
+            .into_iter()
+            .fold(column.clone().is_null(), |shared, own| own.or(shared))
+    }
+
+    /// The spellings of the caller's own tenant, in the column's type.
+    fn own_values(&self) -> Vec<ScalarValue> {
+        let Some(tenant) = self.tenant else {
+            return vec![];
+        };
+        match self.encoding {
+            TenantEncoding::Text => {
+                let lower = tenant.to_string();
+                let upper = lower.to_ascii_uppercase();
+                [lower, upper]
+                    .into_iter()
+                    .map(|text| typed(&self.data_type, &Spelling::Text(text)))
+                    .collect()
+            }
+            TenantEncoding::Bytes => {
+                vec![typed(
+                    &self.data_type,
+                    &Spelling::Bytes(tenant.as_bytes().to_vec()),
+                )]
+            }
+        }
+    }
+
+    /// Whether a row with this tenant value, NULL being `None`, may be seen.
+    pub fn admits(&self, value: Option<&[u8]>) -> bool {
+        match (value, self.tenant, self.encoding) {
+            (None, _, _) => true,
+            (Some(_), None, _) => false,
+            (Some(bytes), Some(tenant), TenantEncoding::Bytes) => bytes == tenant.as_bytes(),
+            (Some(bytes), Some(tenant), TenantEncoding::Text) => {
+                let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+                let text = tenant.encode(&mut text);
+                bytes.eq_ignore_ascii_case(text.as_bytes())
+            }
+        }
+    }
+
+    /// The rows of `column` that may be seen.
+    pub fn mask(&self, column: &ArrayRef) -> Result<LaneMask> {
+        if column.null_count() == column.len() {
+            return Ok(LaneMask::All);
+        }
+        if self.tenant.is_none() && column.logical_null_count() == 0 {
+            return Ok(LaneMask::None);
+        }
+        match column.data_type() {
+            DataType::Utf8 => Ok(self.mask_of(column.as_string::<i32>().iter().map(text))),
+            DataType::LargeUtf8 => Ok(self.mask_of(column.as_string::<i64>().iter().map(text))),
+            DataType::Utf8View => Ok(self.mask_of(column.as_string_view().iter().map(text))),
+            DataType::Binary => Ok(self.mask_of(column.as_binary::<i32>().iter())),
+            DataType::LargeBinary => Ok(self.mask_of(column.as_binary::<i64>().iter())),
+            DataType::BinaryView => Ok(self.mask_of(column.as_binary_view().iter())),
+            DataType::FixedSizeBinary(16) => Ok(self.mask_of(column.as_fixed_size_binary().iter())),
+            DataType::Dictionary(..) => self.mask_of_dictionary(column),
+            other => Err(Error::DataLoss(format!(
+                "a tenant column arrived as {other}: refresh the source"
+            ))),
+        }
+    }
+
+    fn mask_of<'a>(&self, values: impl Iterator<Item = Option<&'a [u8]>>) -> LaneMask {
+        let mut own = [0; uuid::fmt::Hyphenated::LENGTH];
+        let own: Option<&[u8]> = match (self.tenant.as_ref(), self.encoding) {
+            (None, _) => None,
+            (Some(tenant), TenantEncoding::Bytes) => Some(tenant.as_bytes()),
+            (Some(tenant), TenantEncoding::Text) => Some(tenant.encode(&mut own).as_bytes()),
+        };
+        let ignore_case = self.encoding == TenantEncoding::Text;
+        let mut mask = BooleanBufferBuilder::new(values.size_hint().0);
+        let mut seen = 0;
+        for value in values {
+            let admitted = match (value, own) {
+                (None, _) => true,
+                (Some(_), None) => false,
+                (Some(value), Some(own)) => {
+                    value == own || (ignore_case && value.eq_ignore_ascii_case(own))
+                }
+            };
+            seen += usize::from(admitted);
+            mask.append(admitted);
+        }
+        summarized(mask, seen)
+    }
+
+    /// Looks at each distinct value once.
+    fn mask_of_dictionary(&self, column: &ArrayRef) -> Result<LaneMask> {
+        let dictionary = column.as_any_dictionary();
+        let values = self.mask(dictionary.values())?;
+        let keys = dictionary.keys();
+        if values == LaneMask::All {
+            return Ok(LaneMask::All);
+        }
+        if values == LaneMask::None && keys.null_count() == 0 {
+            return Ok(LaneMask::None);
+        }
+        let values = match values {
+            LaneMask::Some(values) => values,
+            LaneMask::All => BooleanArray::from(vec![true; dictionary.values().len()]),
+            LaneMask::None => BooleanArray::from(vec![false; dictionary.values().len()]),
+        };
+        let fault = |error| Error::internal("a dictionary of tenants cannot be read", error);
+        let keys = cast(keys, &DataType::UInt64).map_err(fault)?;
+        let keys: &UInt64Array = keys.as_primitive();
+        let taken = take(&values, keys, None).map_err(fault)?;
+        let mut mask = BooleanBufferBuilder::new(keys.len());
+        let mut seen = 0;
+        for admitted in taken.as_boolean() {
+            // A NULL key is a NULL tenant: a shared row.
+            let admitted = admitted.unwrap_or(true);
+            seen += usize::from(admitted);
+            mask.append(admitted);
+        }
+        Ok(summarized(mask, seen))
+    }
+}
+
+fn text(value: Option<&str>) -> Option<&[u8]> {
+    value.map(str::as_bytes)
+}
+
+fn summarized(mut mask: BooleanBufferBuilder, seen: usize) -> LaneMask {
+    if seen == mask.len() {
+        LaneMask::All
+    } else if seen == 0 {
+        LaneMask::None
+    } else {
+        LaneMask::Some(BooleanArray::new(mask.finish(), None))
+    }
+}
+
+enum Spelling {
+    Text(String),
+    Bytes(Vec<u8>),
+}
+
+/// `spelling` as a value of `data_type`, which [`TenantEncoding::of`] admitted.
+fn typed(data_type: &DataType, spelling: &Spelling) -> ScalarValue {
+    match (data_type, spelling) {
+        (DataType::Dictionary(key, value), spelling) => {
+            ScalarValue::Dictionary(key.clone(), Box::new(typed(value, spelling)))
+        }
+        (DataType::LargeUtf8, Spelling::Text(text)) => ScalarValue::LargeUtf8(Some(text.clone())),
+        (DataType::Utf8View, Spelling::Text(text)) => ScalarValue::Utf8View(Some(text.clone())),
+        (_, Spelling::Text(text)) => ScalarValue::Utf8(Some(text.clone())),
+        (DataType::LargeBinary, Spelling::Bytes(bytes)) => {
+            ScalarValue::LargeBinary(Some(bytes.clone()))
+        }
+        (DataType::BinaryView, Spelling::Bytes(bytes)) => {
+            ScalarValue::BinaryView(Some(bytes.clone()))
+        }
+        (DataType::FixedSizeBinary(size), Spelling::Bytes(bytes)) => {
+            ScalarValue::FixedSizeBinary(*size, Some(bytes.clone()))
+        }
+        (_, Spelling::Bytes(bytes)) => ScalarValue::Binary(Some(bytes.clone())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::str::FromStr;
+    use std::sync::Arc;
+
+    use arrow::array::{BinaryArray, StringArray};
+
+    use super::*;
+    use crate::tenant::Principal;
+
+    const A: &str = "018f5a0e-c4c8-7e10-9c4f-3b6f7c5a8e9a";
+    const B: &str = "018f5a0e-c4c8-7e10-9c4f-3b6f7c5a8e9b";
+
+    fn scopes() -> (Scope, Scope) {
+        let principal = Principal::trusted_network();
+        let tenant = TenantId::from_str(A).unwrap();
+        (
+            Scope::tenant_bound(principal.clone(), tenant),
+            Scope::global(principal),
+        )
+    }
+
+    fn check(column: ArrayRef, as_a: LaneMask, unbound: LaneMask) {
+        let (a, global) = scopes();
+        for (scope, expected) in [(a, as_a), (global, unbound)] {
+            let predicate = LanePredicate::new(&scope, column.data_type()).unwrap();
+            assert_eq!(
+                predicate.mask(&column).unwrap(),
+                expected,
+                "{:?} {:?}",
+                column.data_type(),
+                scope.tenant()
+            );
+        }
+    }
+
+    fn some(mask: &[bool]) -> LaneMask {
+        LaneMask::Some(BooleanArray::from(mask.to_vec()))
+    }
+
+    #[test]
+    fn every_spelling_of_a_tenant_column_is_masked_alike() {
+        let upper = A.to_ascii_uppercase();
+        let simple = A.replace('-', "");
+        let text: ArrayRef = Arc::new(StringArray::from(vec![
+            Some(A),
+            Some(B),
+            None,
+            Some(&upper),
+            Some(&simple),
+            Some(""),
+        ]));
+        let as_a = some(&[true, false, true, true, false, false]);
+        let unbound = some(&[false, false, true, false, false, false]);
+        for data_type in [
+            DataType::Utf8,
+            DataType::LargeUtf8,
+            DataType::Utf8View,
+            DataType::Dictionary(Box::new(DataType::Int8), Box::new(DataType::Utf8)),
+            DataType::Dictionary(Box::new(DataType::UInt32), Box::new(DataType::LargeUtf8)),
+        ] {
+            let column = cast(&text, &data_type).unwrap();
+            check(column, as_a.clone(), unbound.clone());
+        }
+        let a = TenantId::from_str(A).unwrap();
+        let b = TenantId::from_str(B).unwrap();
+        let bytes: ArrayRef = Arc::new(BinaryArray::from_opt_vec(vec![
+            Some(a.as_bytes()),
+            Some(b.as_bytes()),
+            None,
+        ]));
+        for data_type in [
+            DataType::Binary,
+            DataType::LargeBinary,
+            DataType::BinaryView,
+            DataType::FixedSizeBinary(16),
+        ] {
+            let column = cast(&bytes, &data_type).unwrap();
+            check(
+                column,
+                some(&[true, false, true]),
+                some(&[false, false, true]),
+            );
+        }
+    }
+
+    #[test]
+    fn uniform_batches_are_recognised() {
+        let column = |values: Vec<Option<&str>>| Arc::new(StringArray::from(values)) as ArrayRef;
+        check(
+            column(vec![Some(A), Some(A)]),
+            LaneMask::All,
+            LaneMask::None,
+        );
+        check(
+            column(vec![Some(B), Some(B)]),
+            LaneMask::None,
+            LaneMask::None,
+        );
+        check(column(vec![None, None]), LaneMask::All, LaneMask::All);
+    }
+
+    #[test]
+    fn types_that_cannot_hold_a_tenant_are_refused() {
+        let (a, _) = scopes();
+        for data_type in [
+            DataType::Int64,
+            DataType::FixedSizeBinary(8),
+            DataType::Boolean,
+            DataType::Dictionary(Box::new(DataType::Int8), Box::new(DataType::Int64)),
+        ] {
+            assert!(LanePredicate::new(&a, &data_type).is_err(), "{data_type}");
+        }
+    }
+}

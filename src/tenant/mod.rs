@@ -1,0 +1,13 @@
+//! Who a request is for: tenants, lanes, sessions, and the scope made from them.
+//!
+//! Architecture invariant: nothing here does I/O, and nothing here is global or
+//! task-local. A [`Scope`] is made once, where a request is admitted, and every
+//! layer below takes it as its first argument.
+
+mod binding;
+mod id;
+mod scope;
+
+pub use binding::TenantBinding;
+pub use id::{SessionId, TenantId};
+pub use scope::{Lane, Principal, Scope};

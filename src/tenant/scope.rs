@@ -1,0 +1,122 @@
+//! What one request may touch.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::TenantId;
+
+/// The rows that belong to one tenant, or those shared by all
+/// (`tenant_id IS NULL`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Lane {
+    /// Shared rows.
+    Global,
+    /// One tenant's rows.
+    Tenant(TenantId),
+}
+
+impl Lane {
+    /// The tenant whose lane this is, or `None` for the global one: the value
+    /// that a `tenant_id` column holds.
+    pub fn tenant(self) -> Option<TenantId> {
+        match self {
+            Lane::Global => None,
+            Lane::Tenant(tenant) => Some(tenant),
+        }
+    }
+}
+
+impl fmt::Display for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Lane::Global => f.write_str("global"),
+            Lane::Tenant(tenant) => write!(f, "tenant {tenant}"),
+        }
+    }
+}
+
+/// Who is asking.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Principal(Arc<str>);
+
+impl Principal {
+    /// Whoever can reach the server or open the artifact directory, when
+    /// nothing authenticates.
+    pub fn trusted_network() -> Self {
+        Principal(Arc::from("trusted-network"))
+    }
+
+    /// The principal's stable name.
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What one request may touch: the lanes it reads, the one lane it writes, and
+/// the principal behind it. Immutable: a later rebinding of the session makes
+/// another scope for the next request.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Scope {
+    principal: Principal,
+    writable: Lane,
+    readable: ReadableLanes,
+}
+
+/// The lanes in the order in which names are looked up.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum ReadableLanes {
+    GlobalOnly([Lane; 1]),
+    OwnAndGlobal([Lane; 2]),
+}
+
+impl Scope {
+    /// The scope of a request bound to `tenant`: it reads the tenant's lane and
+    /// the global one, and writes the tenant's.
+    pub fn tenant_bound(principal: Principal, tenant: TenantId) -> Self {
+        let own = Lane::Tenant(tenant);
+        Scope {
+            principal,
+            writable: own,
+            readable: ReadableLanes::OwnAndGlobal([own, Lane::Global]),
+        }
+    }
+
+    /// The scope of a request bound to no tenant: it reads and writes the
+    /// global lane alone.
+    pub fn global(principal: Principal) -> Self {
+        Scope {
+            principal,
+            writable: Lane::Global,
+            readable: ReadableLanes::GlobalOnly([Lane::Global]),
+        }
+    }
+
+    /// Who is asking.
+    pub fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
+    /// The tenant that the request is bound to.
+    pub fn tenant(&self) -> Option<TenantId> {
+        self.writable.tenant()
+    }
+
+    /// The one lane that the request writes.
+    pub fn writable(&self) -> Lane {
+        self.writable
+    }
+
+    /// The lanes that the request reads, in the order in which names are
+    /// looked up: a tenant's own before the global one.
+    pub fn readable(&self) -> &[Lane] {
+        match &self.readable {
+            ReadableLanes::GlobalOnly(lanes) => lanes,
+            ReadableLanes::OwnAndGlobal(lanes) => lanes,
+        }
+    }
+
+    /// Whether the request reads rows of `lane`.
+    pub fn reads(&self, lane: Lane) -> bool {
+        self.readable().contains(&lane)
+    }
+}
