@@ -1,0 +1,259 @@
+//! Settings: a flag over a `JAMMI_*` variable over the TOML file over the default.
+//!
+//! Architecture invariant: a setting that is not known is an error wherever it
+//! comes from, and reading settings opens nothing: no port, no database.
+//!
+//! A variable's name is the setting's in capitals with `__` for the dot:
+//! `server.listen` is `JAMMI_SERVER__LISTEN`.
+//!
+//! ```
+//! use jammi_db::config::{ConfigSources, JammiConfig};
+//!
+//! let config = JammiConfig::load(ConfigSources {
+//!     environment: vec![("JAMMI_SERVER__LISTEN".into(), "127.0.0.1:0".into())],
+//!     ..ConfigSources::default()
+//! })?;
+//! assert_eq!(config.server.listen, "127.0.0.1:0");
+//! # Ok::<(), jammi_db::error::Error>(())
+//! ```
+
+mod keys;
+mod load;
+mod validate;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+pub use keys::COMMAND_LINE_VARIABLES;
+pub use load::{ConfigSources, FlagValue, show};
+
+/// Every setting of the engine and the server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct JammiConfig {
+    /// The directory of all that is kept: one database a tenant, the shared
+    /// one, and the operator's. Made when it does not exist. A relative path
+    /// starts at the working directory.
+    pub artifact_dir: PathBuf,
+    /// The network server.
+    pub server: ServerConfig,
+    /// What a session may do before it is bound to a tenant.
+    pub tenancy: TenancyConfig,
+    /// The sessions that clients bind to tenants.
+    pub sessions: SessionsConfig,
+    /// The databases of the lanes.
+    pub lanes: LanesConfig,
+    /// Where sources may be, and how object stores are reached.
+    pub sources: SourcesConfig,
+    /// What a query may use.
+    pub engine: EngineConfig,
+    /// The log on stderr.
+    pub log: LogConfig,
+}
+
+impl Default for JammiConfig {
+    fn default() -> Self {
+        JammiConfig {
+            artifact_dir: PathBuf::from("./jammi-data"),
+            server: ServerConfig::default(),
+            tenancy: TenancyConfig::default(),
+            sessions: SessionsConfig::default(),
+            lanes: LanesConfig::default(),
+            sources: SourcesConfig::default(),
+            engine: EngineConfig::default(),
+            log: LogConfig::default(),
+        }
+    }
+}
+
+/// The network server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerConfig {
+    /// `HOST:PORT` of gRPC, Flight SQL and gRPC-Web. Port 0 takes a free one.
+    pub listen: String,
+    /// `HOST:PORT` of health, readiness and metrics by plain HTTP.
+    pub http_listen: String,
+    /// The exact origins (`https://app.example.com`) whose pages may call by
+    /// gRPC-Web. A request with any other `Origin` header is refused.
+    pub allowed_origins: Vec<String>,
+    /// How long running requests may take to end once the server is told to
+    /// stop.
+    pub drain_timeout_ms: u64,
+    /// The largest message that is accepted or sent.
+    pub message_bytes_max: usize,
+    /// The largest header list of an HTTP/2 request.
+    pub header_bytes_max: u32,
+    /// How long a prepared statement or a ticket stays valid.
+    pub handle_ttl_secs: u64,
+    /// How many connections may be open on each port; one more is closed at
+    /// once.
+    pub connections_max: usize,
+    /// How many requests may run at a time on one connection.
+    pub connection_streams_max: u32,
+    /// How long a new connection may take to send its first bytes.
+    pub first_bytes_timeout_ms: u64,
+    /// How long an HTTP/2 connection may be silent before it is pinged.
+    pub keepalive_interval_ms: u64,
+    /// How long an answer to a ping may take before the connection is dropped.
+    pub keepalive_timeout_ms: u64,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        ServerConfig {
+            listen: "127.0.0.1:50051".into(),
+            http_listen: "127.0.0.1:50052".into(),
+            allowed_origins: Vec::new(),
+            drain_timeout_ms: 30_000,
+            message_bytes_max: 16 << 20,
+            header_bytes_max: 32 << 10,
+            handle_ttl_secs: 3_600,
+            connections_max: 4_096,
+            connection_streams_max: 256,
+            first_bytes_timeout_ms: 10_000,
+            keepalive_interval_ms: 30_000,
+            keepalive_timeout_ms: 20_000,
+        }
+    }
+}
+
+/// What a session may do before it is bound to a tenant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TenancyConfig {
+    /// Whether a request that is bound to no tenant reads and writes the
+    /// shared rows. When it is off, such a request is an error.
+    pub anonymous_reads: bool,
+}
+
+impl Default for TenancyConfig {
+    fn default() -> Self {
+        TenancyConfig {
+            anonymous_reads: true,
+        }
+    }
+}
+
+/// The sessions that clients bind to tenants.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SessionsConfig {
+    /// How many sessions may be bound at a time.
+    pub max: usize,
+    /// How long a bound session may go unused before its binding is forgotten.
+    pub idle_timeout_secs: u64,
+}
+
+impl Default for SessionsConfig {
+    fn default() -> Self {
+        SessionsConfig {
+            max: 100_000,
+            idle_timeout_secs: 86_400,
+        }
+    }
+}
+
+/// The databases of the lanes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LanesConfig {
+    /// How many lanes' databases are open at a time; the least recently used
+    /// one is closed for one more.
+    pub open_max: usize,
+    /// How long a transaction waits for another process that writes the same
+    /// lane.
+    pub busy_timeout_ms: u64,
+}
+
+impl Default for LanesConfig {
+    fn default() -> Self {
+        LanesConfig {
+            open_max: 256,
+            busy_timeout_ms: 5_000,
+        }
+    }
+}
+
+/// Where sources may be, and how object stores are reached.
+///
+/// Credentials of object stores come from the `AWS_*` variables.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SourcesConfig {
+    /// The directories and URLs below which sources may be registered. Unset,
+    /// they may be anywhere, except that a server that listens beyond loopback
+    /// then registers none.
+    pub roots: Option<Vec<String>>,
+    /// The URL of an S3-compatible store other than Amazon's.
+    pub s3_endpoint: Option<String>,
+    /// The region of the S3 buckets.
+    pub s3_region: Option<String>,
+    /// Whether `s3_endpoint` may be plain HTTP.
+    pub s3_allow_http: bool,
+}
+
+/// What a query may use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EngineConfig {
+    /// The memory of all running queries together; beyond it they spill.
+    pub memory_bytes: usize,
+    /// Where queries spill; the system's temporary directory when unset.
+    pub spill_dir: Option<PathBuf>,
+    /// How many partitions a query runs in; one a core when unset.
+    pub target_partitions: Option<usize>,
+    /// The rows of a record batch.
+    pub batch_rows: usize,
+    /// The longest SQL text that is accepted.
+    pub statement_bytes_max: usize,
+    /// How many planned statements are kept.
+    pub plan_cache_entries: u64,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        EngineConfig {
+            memory_bytes: 1 << 30,
+            spill_dir: None,
+            target_partitions: None,
+            batch_rows: 8_192,
+            statement_bytes_max: 1 << 20,
+            plan_cache_entries: 1_024,
+        }
+    }
+}
+
+/// The log on stderr.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// How a line is written.
+    pub format: LogFormat,
+    /// What is written: a level, or directives such as `info,jammi_db=debug`.
+    pub filter: String,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        LogConfig {
+            format: LogFormat::Text,
+            filter: "info".into(),
+        }
+    }
+}
+
+/// How a line of the log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line, for programs.
+    Json,
+}

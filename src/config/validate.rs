@@ -1,0 +1,319 @@
+//! Which values a setting takes, beyond its kind.
+
+use tracing_subscriber::EnvFilter;
+use url::Url;
+
+use super::{
+    EngineConfig, JammiConfig, LanesConfig, LogConfig, ServerConfig, SessionsConfig, SourcesConfig,
+};
+use crate::error::{Error, Result};
+
+/// The largest number of milliseconds or seconds that a setting takes: a
+/// hundred years of seconds, well inside every clock's range.
+const DURATION_MAX: u64 = 3_155_760_000;
+
+impl JammiConfig {
+    /// Checks every value.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] that names the setting and what it takes.
+    pub fn validate(&self) -> Result<()> {
+        if self.artifact_dir.as_os_str().is_empty() {
+            return refuse("artifact_dir", "is empty", "name a directory");
+        }
+        self.server.validate()?;
+        self.sessions.validate()?;
+        self.lanes.validate()?;
+        self.sources.validate()?;
+        self.engine.validate()?;
+        self.log.validate()
+    }
+}
+
+impl ServerConfig {
+    fn validate(&self) -> Result<()> {
+        address("server.listen", &self.listen)?;
+        address("server.http_listen", &self.http_listen)?;
+        if self.listen == self.http_listen && !self.listen.ends_with(":0") {
+            return refuse(
+                "server.http_listen",
+                &format!("is {:?}, as server.listen is", self.http_listen),
+                "choose another port",
+            );
+        }
+        for origin in &self.allowed_origins {
+            origin_is_exact(origin)?;
+        }
+        let message = self.message_bytes_max as u64;
+        between("server.message_bytes_max", message, 64 << 10, (2 << 30) - 1)?;
+        let header = u64::from(self.header_bytes_max);
+        between("server.header_bytes_max", header, 4 << 10, 1 << 20)?;
+        between(
+            "server.handle_ttl_secs",
+            self.handle_ttl_secs,
+            1,
+            DURATION_MAX,
+        )?;
+        between(
+            "server.drain_timeout_ms",
+            self.drain_timeout_ms,
+            0,
+            DURATION_MAX,
+        )?;
+        let connections = self.connections_max as u64;
+        between("server.connections_max", connections, 1, 1 << 20)?;
+        let streams = u64::from(self.connection_streams_max);
+        between("server.connection_streams_max", streams, 1, 1 << 20)?;
+        for (name, value) in [
+            ("server.first_bytes_timeout_ms", self.first_bytes_timeout_ms),
+            ("server.keepalive_interval_ms", self.keepalive_interval_ms),
+            ("server.keepalive_timeout_ms", self.keepalive_timeout_ms),
+        ] {
+            between(name, value, 1, DURATION_MAX)?;
+        }
+        Ok(())
+    }
+}
+
+impl SessionsConfig {
+    fn validate(&self) -> Result<()> {
+        between("sessions.max", self.max as u64, 1, 100_000_000)?;
+        let idle = self.idle_timeout_secs;
+        between("sessions.idle_timeout_secs", idle, 1, DURATION_MAX)
+    }
+}
+
+impl LanesConfig {
+    fn validate(&self) -> Result<()> {
+        between("lanes.open_max", self.open_max as u64, 1, 1 << 20)?;
+        // SQLite takes a C int.
+        let busy = self.busy_timeout_ms;
+        between("lanes.busy_timeout_ms", busy, 0, i32::MAX as u64)
+    }
+}
+
+impl SourcesConfig {
+    fn validate(&self) -> Result<()> {
+        for root in self.roots.iter().flatten() {
+            if !root.starts_with('/') && Url::parse(root).is_err() {
+                return refuse(
+                    "sources.roots",
+                    &format!("holds {root:?}"),
+                    "write absolute directories such as /data, or URLs such as s3://bucket/path",
+                );
+            }
+        }
+        if let Some(endpoint) = &self.s3_endpoint {
+            match Url::parse(endpoint).as_ref().map(Url::scheme) {
+                Ok("https") => {}
+                Ok("http") if self.s3_allow_http => {}
+                Ok("http") => {
+                    return refuse(
+                        "sources.s3_endpoint",
+                        "is plain HTTP",
+                        "use https, or set sources.s3_allow_http = true",
+                    );
+                }
+                _ => {
+                    return refuse(
+                        "sources.s3_endpoint",
+                        "is not an http or https URL",
+                        "write it as https://HOST:PORT",
+                    );
+                }
+            }
+        }
+        if self.s3_region.as_deref() == Some("") {
+            return refuse(
+                "sources.s3_region",
+                "is empty",
+                "name a region, or unset it",
+            );
+        }
+        Ok(())
+    }
+}
+
+impl EngineConfig {
+    fn validate(&self) -> Result<()> {
+        let whole = u64::MAX >> 1;
+        between(
+            "engine.memory_bytes",
+            self.memory_bytes as u64,
+            16 << 20,
+            whole,
+        )?;
+        between("engine.batch_rows", self.batch_rows as u64, 1, 1 << 20)?;
+        let statement = self.statement_bytes_max as u64;
+        between("engine.statement_bytes_max", statement, 64, 1 << 30)?;
+        if let Some(partitions) = self.target_partitions {
+            between("engine.target_partitions", partitions as u64, 1, 4_096)?;
+        }
+        if self
+            .spill_dir
+            .as_ref()
+            .is_some_and(|dir| dir.as_os_str().is_empty())
+        {
+            return refuse(
+                "engine.spill_dir",
+                "is empty",
+                "name a directory, or unset it",
+            );
+        }
+        between(
+            "engine.plan_cache_entries",
+            self.plan_cache_entries,
+            0,
+            1 << 30,
+        )
+    }
+}
+
+impl LogConfig {
+    fn validate(&self) -> Result<()> {
+        match EnvFilter::try_new(&self.filter) {
+            Ok(_) => Ok(()),
+            Err(error) => refuse(
+                "log.filter",
+                &format!("is {:?} ({error})", self.filter),
+                "write a level (error, warn, info, debug, trace) or directives such as \
+                 info,jammi_db=debug",
+            ),
+        }
+    }
+}
+
+fn refuse<T>(name: &str, why: &str, mend: &str) -> Result<T> {
+    Err(Error::InvalidArgument(format!(
+        "setting `{name}` {why}: {mend}"
+    )))
+}
+
+fn between(name: &str, value: u64, min: u64, max: u64) -> Result<()> {
+    if (min..=max).contains(&value) {
+        return Ok(());
+    }
+    refuse(name, &format!("is {value}"), &format!("use {min} to {max}"))
+}
+
+/// `HOST:PORT`, where an IPv6 host is in brackets.
+fn address(name: &str, text: &str) -> Result<()> {
+    let port_is_number =
+        |port: &str| port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok();
+    let valid = text.rsplit_once(':').is_some_and(|(host, port)| {
+        let host_is_plain = !host.is_empty() && !host.contains(':');
+        let host_is_v6 = host.starts_with('[') && host.ends_with(']');
+        (host_is_plain || host_is_v6) && port_is_number(port)
+    });
+    if valid {
+        return Ok(());
+    }
+    refuse(
+        name,
+        &format!("is {text:?}"),
+        "write HOST:PORT, as in 127.0.0.1:50051 or [::1]:50051",
+    )
+}
+
+/// `scheme://host[:port]` as a browser sends it in `Origin`.
+fn origin_is_exact(text: &str) -> Result<()> {
+    let exact = Url::parse(text).is_ok_and(|url| {
+        matches!(url.scheme(), "http" | "https")
+            && !text.contains('*')
+            && url.origin().ascii_serialization() == text
+    });
+    if exact {
+        return Ok(());
+    }
+    refuse(
+        "server.allowed_origins",
+        &format!("holds {text:?}"),
+        "list exact origins in lower case without a path, as in https://app.example.com or \
+         http://localhost:5173; there is no wildcard",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins_are_exact() {
+        for (text, ok) in [
+            ("https://app.example.com", true),
+            ("http://localhost:5173", true),
+            ("http://[::1]:8080", true),
+            ("*", false),
+            ("https://*.example.com", false),
+            ("null", false),
+            ("", false),
+            ("https://app.example.com/", false),
+            ("https://app.example.com/path", false),
+            ("https://App.example.com", false),
+            ("https://app.example.com:443", false),
+            ("app.example.com", false),
+            ("file:///tmp", false),
+        ] {
+            assert_eq!(origin_is_exact(text).is_ok(), ok, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_host_and_port() {
+        for (text, ok) in [
+            ("127.0.0.1:50051", true),
+            ("[::1]:0", true),
+            ("localhost:1", true),
+            ("0.0.0.0:65535", true),
+            ("::1:50051", false),
+            ("127.0.0.1", false),
+            ("127.0.0.1:65536", false),
+            ("127.0.0.1:+1", false),
+            ("127.0.0.1:", false),
+            (":50051", false),
+            ("", false),
+        ] {
+            assert_eq!(address("server.listen", text).is_ok(), ok, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_value_out_of_range_names_its_setting() {
+        type Change = fn(&mut JammiConfig);
+        let cases: [(&str, Change); 12] = [
+            ("artifact_dir", |c| c.artifact_dir = "".into()),
+            ("server.listen", |c| c.server.listen = "50051".into()),
+            ("server.http_listen", |c| {
+                c.server.http_listen = c.server.listen.clone()
+            }),
+            ("server.allowed_origins", |c| {
+                c.server.allowed_origins = vec!["*".into()]
+            }),
+            ("server.message_bytes_max", |c| {
+                c.server.message_bytes_max = 1
+            }),
+            ("sessions.idle_timeout_secs", |c| {
+                c.sessions.idle_timeout_secs = 0
+            }),
+            ("lanes.open_max", |c| c.lanes.open_max = 0),
+            ("sources.roots", |c| {
+                c.sources.roots = Some(vec!["data".into()])
+            }),
+            ("sources.s3_endpoint", |c| {
+                c.sources.s3_endpoint = Some("http://127.0.0.1:9000".into())
+            }),
+            ("engine.memory_bytes", |c| c.engine.memory_bytes = 0),
+            ("engine.target_partitions", |c| {
+                c.engine.target_partitions = Some(0)
+            }),
+            ("log.filter", |c| c.log.filter = "jammi_db=loud".into()),
+        ];
+        assert!(JammiConfig::default().validate().is_ok());
+        for (name, change) in cases {
+            let mut config = JammiConfig::default();
+            change(&mut config);
+            let text = config.validate().unwrap_err().to_string();
+            assert!(text.contains(&format!("`{name}`")), "{name}: {text}");
+        }
+    }
+}
