@@ -1,0 +1,276 @@
+//! What storage refuses or fails with, by what to do next.
+//!
+//! Invariant: the text of every kind is public. It names the caller's own
+//! database at most, never a path below the artifact directory; what SQLite or
+//! the operating system said is the source, which is for the log.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::path::PathBuf;
+
+use rusqlite::ErrorCode;
+use rusqlite::ffi;
+
+use crate::tenant::Lane;
+
+/// The cause of an error, for the log alone.
+pub type Cause = Box<dyn StdError + Send + Sync>;
+
+/// Which database an error is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DatabaseName {
+    /// What belongs to the operator.
+    System,
+    /// The rows of one lane.
+    Lane(Lane),
+}
+
+impl fmt::Display for DatabaseName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DatabaseName::System => f.write_str("the system database"),
+            DatabaseName::Lane(Lane::Global) => f.write_str("the global lane"),
+            DatabaseName::Lane(Lane::Tenant(tenant)) => {
+                write!(f, "the lane of tenant {tenant}")
+            }
+        }
+    }
+}
+
+/// What the storage of a lane refuses or fails with.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// A row for another lane than the transaction's: a defect of the caller,
+    /// or an attempt to write elsewhere. Nothing was written.
+    #[error("the row belongs to another tenant than the transaction's ({lane})")]
+    TenantMismatch {
+        /// The lane of the transaction.
+        lane: Lane,
+    },
+    /// A later version of Jammi wrote the database: upgrade. Nothing was touched.
+    #[error(
+        "{database} was written by a newer version of jammi (schema {found}, this one knows \
+         {known}): upgrade jammi"
+    )]
+    NewerVersion {
+        /// The database.
+        database: DatabaseName,
+        /// The version of its schema.
+        found: i64,
+        /// The newest version that this build knows.
+        known: i64,
+    },
+    /// The file is damaged, or is not one of ours: restore it.
+    #[error("{database} is damaged or is not a jammi database: restore it from a backup")]
+    Corrupt {
+        /// The database.
+        database: DatabaseName,
+        /// What was found.
+        #[source]
+        source: Cause,
+    },
+    /// No room on the disk: free some. Nothing was written.
+    #[error("the disk of {database} is full: free some space and send the request again")]
+    Full {
+        /// The database.
+        database: DatabaseName,
+        /// What SQLite said.
+        #[source]
+        source: Cause,
+    },
+    /// The file or its directory cannot be opened for writing: mend its
+    /// permissions.
+    #[error(
+        "{database} cannot be opened for writing: give jammi's user write permission on the \
+         artifact directory and the files in it"
+    )]
+    ReadOnly {
+        /// The database.
+        database: DatabaseName,
+        /// What SQLite said.
+        #[source]
+        source: Cause,
+    },
+    /// Others held the database for too long: send the request again.
+    #[error(
+        "{database} is busy: send the request again, or raise lanes.busy_timeout_ms (now \
+         {busy_timeout_ms})"
+    )]
+    Busy {
+        /// The database.
+        database: DatabaseName,
+        /// The setting.
+        busy_timeout_ms: u64,
+    },
+    /// The file was replaced or erased while it was in use: send the request
+    /// again. Nothing was written.
+    #[error("{database} was replaced while it was in use: send the request again")]
+    Replaced {
+        /// The database.
+        database: DatabaseName,
+    },
+    /// More lanes are in use at once than may be open: send the request again.
+    #[error(
+        "all {open_max} lanes that may be open are in use: send the request again, or raise \
+         lanes.open_max"
+    )]
+    LanesExhausted {
+        /// The setting.
+        open_max: usize,
+    },
+    /// The process has too many open files: raise its limit.
+    #[error(
+        "too many open files: raise the limit of the process (ulimit -n), or lower lanes.open_max"
+    )]
+    FilesExhausted {
+        /// What SQLite said.
+        #[source]
+        source: Cause,
+    },
+    /// The artifact directory cannot be used: name another, or mend it. Met
+    /// when a process starts, so the text goes to the operator.
+    #[error("artifact directory {path:?} cannot be used: name one that jammi's user may write")]
+    ArtifactDir {
+        /// The directory, or what in it is in the way.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A server has the artifact directory: stop it, or use another. Met when a
+    /// server starts, so the text goes to the operator.
+    #[error(
+        "another jammi server uses artifact directory {path:?}: stop it, or give this one an \
+         artifact directory of its own"
+    )]
+    ServerRunning {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The process is stopping: send the request again, to its successor.
+    #[error("jammi is stopping: send the request again")]
+    Stopping,
+    /// A statement failed, before it is known in which database. Transactions
+    /// give it to the caller of [`Backend::read`] or [`Backend::write`] as
+    /// another kind.
+    ///
+    /// [`Backend::read`]: crate::backend::Backend::read
+    /// [`Backend::write`]: crate::backend::Backend::write
+    #[error("a statement of the storage failed: the log of jammi has the cause")]
+    Statement(#[from] rusqlite::Error),
+    /// A defect, or a fault of the machine: report it.
+    #[error("{database} failed: the log of jammi has the cause")]
+    Storage {
+        /// The database.
+        database: DatabaseName,
+        /// What happened.
+        #[source]
+        source: Cause,
+    },
+}
+
+/// What is needed to say what a failed statement means.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Context {
+    pub database: DatabaseName,
+    pub busy_timeout_ms: u64,
+}
+
+impl Context {
+    /// The error that `error` is in this database.
+    pub fn explain(&self, error: BackendError) -> BackendError {
+        match error {
+            BackendError::Statement(error) => self.statement(error),
+            other => other,
+        }
+    }
+
+    /// The error that a failed statement is in this database.
+    pub fn statement(&self, error: rusqlite::Error) -> BackendError {
+        let database = self.database;
+        let rusqlite::Error::SqliteFailure(failure, _) = &error else {
+            return match error {
+                // A value that does not fit the column: STRICT tables rule
+                // this out in a file that we wrote.
+                rusqlite::Error::FromSqlConversionFailure(..)
+                | rusqlite::Error::IntegralValueOutOfRange(..)
+                | rusqlite::Error::InvalidColumnType(..)
+                | rusqlite::Error::Utf8Error(..) => self.corrupt(error),
+                other => self.storage(other),
+            };
+        };
+        match (failure.code, failure.extended_code) {
+            (ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase, _) => self.corrupt(error),
+            (ErrorCode::DiskFull, _) | (_, ffi::SQLITE_IOERR_SHMSIZE) => BackendError::Full {
+                database,
+                source: error.into(),
+            },
+            (ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked, _) => self.busy(),
+            (ErrorCode::CannotOpen, _) if files_exhausted() => BackendError::FilesExhausted {
+                source: error.into(),
+            },
+            (ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen, _) => {
+                BackendError::ReadOnly {
+                    database,
+                    source: error.into(),
+                }
+            }
+            _ => self.storage(error),
+        }
+    }
+
+    /// What the operating system said about the file.
+    pub fn io(&self, error: std::io::Error) -> BackendError {
+        use std::io::ErrorKind;
+        let database = self.database;
+        match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => BackendError::Full {
+                database,
+                source: error.into(),
+            },
+            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => BackendError::ReadOnly {
+                database,
+                source: error.into(),
+            },
+            _ => self.storage(error),
+        }
+    }
+
+    pub fn busy(&self) -> BackendError {
+        BackendError::Busy {
+            database: self.database,
+            busy_timeout_ms: self.busy_timeout_ms,
+        }
+    }
+
+    pub fn corrupt(&self, source: impl Into<Cause>) -> BackendError {
+        BackendError::Corrupt {
+            database: self.database,
+            source: source.into(),
+        }
+    }
+
+    pub fn storage(&self, source: impl Into<Cause>) -> BackendError {
+        BackendError::Storage {
+            database: self.database,
+            source: source.into(),
+        }
+    }
+}
+
+/// Whether the process can hardly open another file. SQLite says "cannot open"
+/// for this as for a missing permission, so it is tried on a file of no
+/// concern; several times at once, because SQLite has closed some by now.
+fn files_exhausted() -> bool {
+    const PROBES: usize = 4;
+    const EMFILE: i32 = 24;
+    const ENFILE: i32 = 23;
+    let mut probes = Vec::with_capacity(PROBES);
+    for _ in 0..PROBES {
+        match std::fs::File::open("/dev/null") {
+            Ok(file) => probes.push(file),
+            Err(error) => return matches!(error.raw_os_error(), Some(EMFILE | ENFILE)),
+        }
+    }
+    false
+}

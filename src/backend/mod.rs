@@ -1,0 +1,229 @@
+//! Lanes as databases: each lane is one SQLite file below the artifact
+//! directory, and so is what belongs to the operator.
+//!
+//! ```text
+//! <artifact_dir>/global.db            rows that all tenants share
+//! <artifact_dir>/tenants/<uuid>.db    rows of one tenant
+//! <artifact_dir>/system.db            the operator's: session bindings
+//! <artifact_dir>/server.lock          held by the server that uses the directory
+//! ```
+//!
+//! A transaction is on one database. Writes of one lane queue up behind each
+//! other and are on the disk when they are acknowledged; no lane waits for
+//! another, except for a place among the open ones. Several processes may use
+//! one directory: SQLite's locks keep their writes apart, and
+//! [`Backend::version`] tells each what the others commit.
+//!
+//! Architecture invariant: nothing here knows what the rows of a lane mean, or
+//! who asks for them. Whoever calls [`Backend::read`] and [`Backend::write`]
+//! took the lane from a scope.
+
+mod database;
+mod error;
+mod pool;
+mod schema;
+mod server_lock;
+mod transaction;
+
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub use error::{BackendError, Cause, DatabaseName};
+pub use server_lock::ServerLock;
+pub use transaction::Transaction;
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::config::LanesConfig;
+use crate::tenant::Lane;
+use pool::{Lease, Pool};
+
+/// The databases of one artifact directory. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Backend {
+    pool: Arc<Pool>,
+}
+
+/// What the content of a lane is, as far as two of the same lane can be
+/// compared: equal versions mean equal content. A version never comes back,
+/// also when the lane is closed and opened again or its file is replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LaneVersion {
+    /// Which opening of which file `data_version` is relative to.
+    generation: u64,
+    /// SQLite's count of other connections' commits.
+    data_version: i64,
+}
+
+impl LaneVersion {
+    /// The version of a lane that has no database.
+    pub const ABSENT: LaneVersion = LaneVersion {
+        generation: 0,
+        data_version: 0,
+    };
+}
+
+impl Backend {
+    /// Opens the databases below `artifact_dir`, which is made if need be, and
+    /// brings those that belong to no tenant to the newest schema.
+    pub async fn open(artifact_dir: &Path, config: &LanesConfig) -> Result<Self, BackendError> {
+        let given = artifact_dir.to_path_buf();
+        let artifact_dir = blocking(move || make_directories(&given)).await?;
+        let pool = Pool::new(artifact_dir, config.open_max, config.busy_timeout_ms);
+        let backend = Backend {
+            pool: Arc::new(pool),
+        };
+        for database in [DatabaseName::System, DatabaseName::Lane(Lane::Global)] {
+            backend.lease_or_create(database).await?;
+        }
+        Ok(backend)
+    }
+
+    /// The directory, as an absolute path.
+    pub fn artifact_dir(&self) -> &Path {
+        self.pool.artifact_dir()
+    }
+
+    /// How many tenants' lanes are open at most: what a cache with an entry for
+    /// each lane is sized by.
+    pub fn lanes_open_max(&self) -> usize {
+        self.pool.open_max()
+    }
+
+    /// Claims the directory for a server, which no second one can until this
+    /// is dropped or the process ends.
+    pub fn lock_for_server(&self) -> Result<ServerLock, BackendError> {
+        ServerLock::take(self.artifact_dir())
+    }
+
+    /// Runs `f` on one state of the lane. `None`: the lane has no database yet,
+    /// and gets none by this.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        lane: Lane,
+        f: impl FnOnce(&Transaction<'_>) -> Result<T, BackendError> + Send + 'static,
+    ) -> Result<Option<T>, BackendError> {
+        let read = self.read_versioned(lane, f).await?;
+        Ok(read.map(|(_version, value)| value))
+    }
+
+    /// As [`Backend::read`], with a version of the lane. The state is the one
+    /// of that version or a later one, never an earlier one.
+    pub async fn read_versioned<T: Send + 'static>(
+        &self,
+        lane: Lane,
+        f: impl FnOnce(&Transaction<'_>) -> Result<T, BackendError> + Send + 'static,
+    ) -> Result<Option<(LaneVersion, T)>, BackendError> {
+        let Some(lease) = self.pool.lease(DatabaseName::Lane(lane), false).await? else {
+            return Ok(None);
+        };
+        let version = match lease.database().version()? {
+            Some(version) => version,
+            None => self.pool.unknown_version(),
+        };
+        let value = read_on(lease, move |inner| f(&Transaction::new(inner, lane))).await?;
+        Ok(Some((version, value)))
+    }
+
+    /// Runs `f` on the lane, alone among the lane's writers, and commits what
+    /// it did if it returns `Ok`. Makes the lane's database if there is none.
+    /// What is committed survives a crash of the process and of the machine.
+    ///
+    /// Dropping the future does not stop a transaction that has begun.
+    pub async fn write<T: Send + 'static>(
+        &self,
+        lane: Lane,
+        f: impl FnOnce(&Transaction<'_>) -> Result<T, BackendError> + Send + 'static,
+    ) -> Result<T, BackendError> {
+        let lease = self.lease_or_create(DatabaseName::Lane(lane)).await?;
+        write_on(lease, move |inner| f(&Transaction::new(inner, lane))).await
+    }
+
+    /// Runs `f` on one state of the system database.
+    pub async fn system_read<T: Send + 'static>(
+        &self,
+        f: impl FnOnce(&rusqlite::Transaction<'_>) -> Result<T, BackendError> + Send + 'static,
+    ) -> Result<T, BackendError> {
+        read_on(self.lease_or_create(DatabaseName::System).await?, f).await
+    }
+
+    /// Runs `f` on the system database and commits what it did if it returns
+    /// `Ok`, as durably as [`Backend::write`].
+    pub async fn system_write<T: Send + 'static>(
+        &self,
+        f: impl FnOnce(&rusqlite::Transaction<'_>) -> Result<T, BackendError> + Send + 'static,
+    ) -> Result<T, BackendError> {
+        write_on(self.lease_or_create(DatabaseName::System).await?, f).await
+    }
+
+    /// The version of a lane's content, which differs from every earlier one
+    /// once any process has committed to the lane. Takes a few microseconds and
+    /// waits for nothing. A lane with a database that is not open has a version
+    /// that equals no other; [`Backend::read_versioned`] opens it.
+    pub fn version(&self, lane: Lane) -> Result<LaneVersion, BackendError> {
+        self.pool.version(DatabaseName::Lane(lane))
+    }
+
+    async fn lease_or_create(&self, database: DatabaseName) -> Result<Lease, BackendError> {
+        self.pool
+            .lease(database, true)
+            .await?
+            .ok_or(BackendError::Replaced { database })
+    }
+}
+
+async fn read_on<T: Send + 'static>(
+    lease: Lease,
+    f: impl FnOnce(&rusqlite::Transaction<'_>) -> Result<T, BackendError> + Send + 'static,
+) -> Result<T, BackendError> {
+    let permit = lease.database().read_permit().await?;
+    blocking(move || lease.read(&permit, f)).await
+}
+
+async fn write_on<T: Send + 'static>(
+    lease: Lease,
+    f: impl FnOnce(&rusqlite::Transaction<'_>) -> Result<T, BackendError> + Send + 'static,
+) -> Result<T, BackendError> {
+    let mut permit = lease.database().write_permit().await?;
+    blocking(move || lease.write(&mut permit, f)).await
+}
+
+/// Runs `f` where it may block. A panic of `f` goes on in the caller.
+async fn blocking<T: Send + 'static>(
+    f: impl FnOnce() -> Result<T, BackendError> + Send + 'static,
+) -> Result<T, BackendError> {
+    match tokio::task::spawn_blocking(f).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_cancelled) => Err(BackendError::Stopping),
+        },
+    }
+}
+
+/// Makes the directories that are missing, for their owner alone, and their
+/// names durable.
+fn make_directories(artifact_dir: &Path) -> Result<PathBuf, BackendError> {
+    let unusable = |path: &Path, source: io::Error| BackendError::ArtifactDir {
+        path: path.to_path_buf(),
+        source,
+    };
+    let make = |path: &Path| -> io::Result<()> {
+        let existed = path.is_dir();
+        DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        match path.canonicalize()?.parent() {
+            Some(parent) if !existed => File::open(parent)?.sync_all(),
+            _ => Ok(()),
+        }
+    };
+    make(artifact_dir).map_err(|source| unusable(artifact_dir, source))?;
+    let artifact_dir =
+        fs::canonicalize(artifact_dir).map_err(|source| unusable(artifact_dir, source))?;
+    let tenants = artifact_dir.join(pool::TENANTS_DIR);
+    make(&tenants).map_err(|source| unusable(&tenants, source))?;
+    Ok(artifact_dir)
+}
