@@ -1,0 +1,160 @@
+//! DataFusion's session, set up once: functions, limits, and no table.
+
+use std::sync::Arc;
+
+use datafusion::catalog::Session;
+use datafusion::common::alias::AliasGenerator;
+use datafusion::common::config::ConfigOptions;
+use datafusion::execution::context::SessionState;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::{FunctionRegistry, SessionStateBuilder, TaskContext};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::optimizer::OptimizerConfig;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::prelude::SessionConfig;
+
+use super::RecordStream;
+use super::fault::planning;
+use super::workers::Workers;
+use super::yielding::YieldAboveJoins;
+use crate::config::EngineConfig;
+use crate::error::{Error, Result};
+
+/// Consumers that an out-of-memory error names.
+const MEMORY_CONSUMERS_NAMED: usize = 3;
+
+/// Plans and runs.
+pub(super) struct Planner {
+    state: SessionState,
+    // One for all statements: it holds the functions, the settings and the
+    // memory pool, and nothing of a statement.
+    task: Arc<TaskContext>,
+    workers: Workers,
+}
+
+impl Planner {
+    pub(super) fn new(config: &EngineConfig) -> Result<Self> {
+        let mut session = SessionConfig::new()
+            .with_batch_size(config.batch_rows)
+            .with_information_schema(true)
+            .with_collect_statistics(false);
+        if let Some(partitions) = config.target_partitions {
+            session = session.with_target_partitions(partitions);
+        }
+        let options = session.options_mut();
+        // Plain UTF-8 columns: not every client of Flight SQL reads views.
+        options.execution.parquet.schema_force_view_types = false;
+        options.sql_parser.map_string_types_to_utf8view = false;
+        // The values of another lane must not decide in which order a caller's
+        // predicates are evaluated.
+        options.execution.parquet.reorder_filters = false;
+        let pool = FairSpillPool::new(config.memory_bytes);
+        let named = MEMORY_CONSUMERS_NAMED
+            .try_into()
+            .expect("the constant is not zero");
+        let mut runtime = RuntimeEnvBuilder::new()
+            .with_memory_pool(Arc::new(TrackConsumersPool::new(pool, named)))
+            // Listings are made anew for each scan, so that a new file is seen.
+            .with_object_list_cache_limit(0);
+        if let Some(dir) = &config.spill_dir {
+            runtime = runtime.with_disk_manager_builder(
+                DiskManagerBuilder::default()
+                    .with_mode(DiskManagerMode::Directories(vec![dir.clone()])),
+            );
+        }
+        let runtime = runtime
+            .build_arc()
+            .map_err(|error| Error::internal("the engine's runtime cannot be made", error))?;
+        let state = SessionStateBuilder::new()
+            .with_config(session)
+            .with_runtime_env(runtime)
+            .with_default_features()
+            .with_physical_optimizer_rule(Arc::new(YieldAboveJoins))
+            .build();
+        let task = state.task_ctx();
+        let workers = Workers::new(config.target_partitions)?;
+        Ok(Planner {
+            state,
+            task,
+            workers,
+        })
+    }
+
+    pub(super) fn runtime(&self) -> Arc<RuntimeEnv> {
+        Arc::clone(self.state.runtime_env())
+    }
+
+    pub(super) fn session(&self) -> &dyn Session {
+        &self.state
+    }
+
+    pub(super) fn state(&self) -> &SessionState {
+        &self.state
+    }
+
+    /// Runs DataFusion's analyzer and optimizer with the clock read now.
+    pub(super) fn optimize(&self, plan: LogicalPlan) -> Result<LogicalPlan> {
+        if matches!(plan, LogicalPlan::Explain(_)) {
+            // EXPLAIN records each rule's output, which only the session's own
+            // entry point does.
+            let mut state = self.state.clone();
+            state.mark_start_execution();
+            return state.optimize(&plan).map_err(planning);
+        }
+        let at = StatementConfig {
+            state: &self.state,
+            started: chrono::Utc::now(),
+            aliases: Arc::new(AliasGenerator::new()),
+        };
+        let options = at.options();
+        let analyzed = self
+            .state
+            .analyzer()
+            .execute_and_check(plan, &options, |_, _| {})
+            .map_err(planning)?;
+        self.state
+            .optimizer()
+            .optimize(analyzed, &at, |_, _| {})
+            .map_err(planning)
+    }
+
+    pub(super) async fn physical(&self, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
+        self.state
+            .query_planner()
+            .create_physical_plan(plan, &self.state)
+            .await
+            .map_err(planning)
+    }
+
+    pub(super) fn run(&self, plan: Arc<dyn ExecutionPlan>) -> RecordStream {
+        RecordStream::start(plan, Arc::clone(&self.task), &self.workers)
+    }
+}
+
+/// What the optimizer asks of a statement: the session's settings and the time
+/// at which the statement started, so that `now()` is one instant in it.
+struct StatementConfig<'a> {
+    state: &'a SessionState,
+    started: chrono::DateTime<chrono::Utc>,
+    aliases: Arc<AliasGenerator>,
+}
+
+impl OptimizerConfig for StatementConfig<'_> {
+    fn query_execution_start_time(&self) -> Option<chrono::DateTime<chrono::Utc>> {
+        Some(self.started)
+    }
+
+    fn alias_generator(&self) -> &Arc<AliasGenerator> {
+        &self.aliases
+    }
+
+    fn options(&self) -> Arc<ConfigOptions> {
+        Arc::clone(self.state.config_options())
+    }
+
+    fn function_registry(&self) -> Option<&dyn FunctionRegistry> {
+        Some(self.state)
+    }
+}

@@ -1,0 +1,409 @@
+//! The read side's second layer: tables that are bound to a scope, and the plan
+//! node that lets only rows of its lanes out.
+//!
+//! Architecture invariant: [`GuardExec`] is a leaf. The scan below it is not
+//! among its children, so no rule of the optimizer can move a predicate, a
+//! limit or a projection of the statement across it, and `EXPLAIN` shows
+//! neither the files nor the counts of what is read underneath.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::compute::{BatchCoalescer, CastOptions, cast_with_options};
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{DataFusionError, Result};
+use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_plan::metrics::{
+    BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet, RecordOutput,
+};
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, Partitioning,
+    PlanProperties, ReplaceChildrenOptions,
+};
+use futures::{Stream, StreamExt};
+
+use super::fault::carried;
+use super::system::SystemTable;
+use super::total::is_total;
+use crate::error::Error;
+use crate::policy::{LaneMask, LanePredicate};
+use crate::source::{LaneScan, SourceTable};
+use crate::tenant::Scope;
+
+/// A table as one scope sees it: the only kind that a statement can name.
+#[derive(Debug)]
+pub struct ScopedTable {
+    scope: Scope,
+    name: String,
+    rows: Rows,
+}
+
+/// Where a table's rows come from.
+#[derive(Debug)]
+pub(super) enum Rows {
+    /// Files.
+    Source(SourceTable),
+    /// The catalog's own records.
+    System(SystemTable),
+}
+
+impl ScopedTable {
+    pub(super) fn new(scope: &Scope, name: String, rows: Rows) -> Self {
+        ScopedTable {
+            scope: scope.clone(),
+            name,
+            rows,
+        }
+    }
+
+    /// The scope that the table is bound to.
+    pub fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    /// The tenant column and the predicate over it, where rows carry a tenant.
+    pub(super) fn lane_predicate(&self) -> crate::error::Result<Option<(String, LanePredicate)>> {
+        match &self.rows {
+            Rows::Source(table) => {
+                let column = table.source().definition.tenant_column.name();
+                let predicate = table.lane_predicate(&self.scope)?;
+                Ok(column.map(str::to_owned).zip(predicate))
+            }
+            Rows::System(table) => table.lane_predicate(&self.scope),
+        }
+    }
+
+    /// Whether `filter` is what the guard enforces anyway.
+    fn is_lane_predicate(&self, filter: &Expr) -> bool {
+        let Ok(Some((column, predicate))) = self.lane_predicate() else {
+            return false;
+        };
+        filter
+            .column_refs()
+            .into_iter()
+            .next()
+            .is_some_and(|used| used.name == column && *filter == predicate.logical(used.clone()))
+    }
+}
+
+#[async_trait]
+impl TableProvider for ScopedTable {
+    fn schema(&self) -> SchemaRef {
+        match &self.rows {
+            Rows::Source(table) => Arc::clone(table.schema()),
+            Rows::System(table) => table.schema(),
+        }
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        session: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let scan = match &self.rows {
+            Rows::Source(table) => {
+                // Only what cannot fail may be evaluated below the guard, on
+                // rows of whichever lane.
+                let pruning: Vec<Expr> = filters
+                    .iter()
+                    .filter(|filter| is_total(filter) && !self.is_lane_predicate(filter))
+                    .cloned()
+                    .collect();
+                table
+                    .scan(session, &self.scope, projection, &pruning)
+                    .await
+                    .map_err(carried)?
+            }
+            Rows::System(table) => table.scan(session, &self.scope, projection).await?,
+        };
+        Ok(Arc::new(GuardExec::new(
+            self.scope.clone(),
+            self.name.clone(),
+            scan,
+        )))
+    }
+
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> Result<Vec<TableProviderFilterPushDown>> {
+        Ok(filters
+            .iter()
+            .map(|filter| {
+                if self.is_lane_predicate(filter) {
+                    TableProviderFilterPushDown::Exact
+                } else if is_total(filter) {
+                    TableProviderFilterPushDown::Inexact
+                } else {
+                    TableProviderFilterPushDown::Unsupported
+                }
+            })
+            .collect())
+    }
+}
+
+/// Yields the rows of a scan that belong to the lanes of a scope.
+#[derive(Debug)]
+pub struct GuardExec {
+    scope: Scope,
+    table: String,
+    scan: LaneScan,
+    properties: Arc<PlanProperties>,
+    metrics: ExecutionPlanMetricsSet,
+}
+
+impl GuardExec {
+    pub(super) fn new(scope: Scope, table: String, scan: LaneScan) -> Self {
+        let partitions = scan.plan.output_partitioning().partition_count();
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(Arc::clone(&scan.output)),
+            Partitioning::UnknownPartitioning(partitions),
+            EmissionType::Incremental,
+            Boundedness::Bounded,
+        );
+        GuardExec {
+            scope,
+            table,
+            scan,
+            properties: Arc::new(properties),
+            metrics: ExecutionPlanMetricsSet::new(),
+        }
+    }
+
+    /// The scope whose lanes' rows come out.
+    pub fn scope(&self) -> &Scope {
+        &self.scope
+    }
+}
+
+impl DisplayAs for GuardExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let columns: Vec<&str> = self
+            .scan
+            .output
+            .fields()
+            .iter()
+            .map(|field| field.name().as_str())
+            .collect();
+        let lanes = match (self.scan.lane.is_some(), self.scope.tenant()) {
+            (false, _) => "whole".to_owned(),
+            (true, None) => "global".to_owned(),
+            (true, Some(tenant)) => format!("{tenant}, global"),
+        };
+        write!(
+            f,
+            "GuardExec: table={}, columns=[{}], lanes=[{lanes}]",
+            self.table,
+            columns.join(", ")
+        )
+    }
+}
+
+impl ExecutionPlan for GuardExec {
+    fn name(&self) -> &str {
+        "GuardExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![]
+    }
+
+    fn apply_expressions(
+        &self,
+        _f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        _children: Vec<Arc<dyn ExecutionPlan>>,
+        _options: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        _children: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    fn execute(
+        &self,
+        partition: usize,
+        context: Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream> {
+        let batch_rows = context.session_config().batch_size();
+        let input = self.scan.plan.execute(partition, context)?;
+        Ok(Box::pin(GuardStream {
+            input,
+            table: self.table.clone(),
+            lane: self.scan.lane.clone(),
+            output: Arc::clone(&self.scan.output),
+            partial: BatchCoalescer::new(Arc::clone(&self.scan.output), batch_rows),
+            metrics: BaselineMetrics::new(&self.metrics, partition),
+            ended: false,
+        }))
+    }
+
+    // Of the rows that came out alone: what was read underneath may be others'.
+    fn metrics(&self) -> Option<MetricsSet> {
+        Some(self.metrics.clone_inner())
+    }
+}
+
+struct GuardStream {
+    input: SendableRecordBatchStream,
+    table: String,
+    lane: Option<(usize, LanePredicate)>,
+    output: SchemaRef,
+    /// Rows of batches that were let out in part, until they fill a batch.
+    partial: BatchCoalescer,
+    metrics: BaselineMetrics,
+    ended: bool,
+}
+
+impl GuardStream {
+    fn next_batch(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<RecordBatch>>> {
+        loop {
+            if let Some(batch) = self.partial.next_completed_batch() {
+                return Poll::Ready(Some(Ok(batch)));
+            }
+            if self.ended {
+                return Poll::Ready(None);
+            }
+            match ready!(self.input.poll_next_unpin(cx)) {
+                None => {
+                    self.ended = true;
+                    self.partial.finish_buffered_batch()?;
+                }
+                Some(Err(error)) => {
+                    self.ended = true;
+                    return Poll::Ready(Some(Err(self.discreet(error))));
+                }
+                Some(Ok(batch)) => {
+                    let elapsed = self.metrics.elapsed_compute().clone();
+                    let _timer = elapsed.timer();
+                    if let Some(whole) = self.admit(&batch)? {
+                        return Poll::Ready(Some(Ok(whole)));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Lets the rows of the scope's lanes out: a batch that is wholly so and
+    /// not too small at once, others by way of `partial`.
+    fn admit(&mut self, batch: &RecordBatch) -> Result<Option<RecordBatch>> {
+        let mask = match &self.lane {
+            None => LaneMask::All,
+            Some((column, predicate)) => predicate.mask(batch.column(*column)).map_err(carried)?,
+        };
+        match mask {
+            LaneMask::None => Ok(None),
+            LaneMask::All => {
+                let batch = self.project(batch)?;
+                if self.partial.is_empty() {
+                    return Ok(Some(batch));
+                }
+                self.partial.push_batch(batch)?;
+                Ok(None)
+            }
+            LaneMask::Some(mask) => {
+                // The rows go first and the types after, so that no value of
+                // another lane is ever converted.
+                let kept = arrow::compute::filter_record_batch(batch, &mask)?;
+                let kept = self.project(&kept)?;
+                self.partial.push_batch(kept)?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// The columns asked for, in the table's types.
+    fn project(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+        let strict = CastOptions {
+            safe: false,
+            ..CastOptions::default()
+        };
+        let columns = self
+            .output
+            .fields()
+            .iter()
+            .zip(batch.columns())
+            .map(|(field, column)| {
+                if column.data_type() == field.data_type() {
+                    return Ok(Arc::clone(column));
+                }
+                cast_with_options(column, field.data_type(), &strict).map_err(|error| {
+                    carried(Error::DataLoss(format!(
+                        "table {} has a value in column {:?} that is no {}: mend the file, \
+                         or refresh the source ({error})",
+                        self.table,
+                        field.name(),
+                        field.data_type()
+                    )))
+                })
+            })
+            .collect::<Result<Vec<ArrayRef>>>()?;
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        Ok(RecordBatch::try_new_with_options(
+            Arc::clone(&self.output),
+            columns,
+            &options,
+        )?)
+    }
+
+    /// An error of the scan below the guard. Where rows carry a tenant its text
+    /// may quote another lane's row, so neither the caller nor the log gets it.
+    fn discreet(&self, error: DataFusionError) -> DataFusionError {
+        let table = &self.table;
+        let detail = match (&self.lane, super::fault::execution(error)) {
+            (Some(_), _) => String::new(),
+            (None, Error::Internal { .. }) => String::new(),
+            (None, shown) => format!(" ({shown})"),
+        };
+        tracing::warn!(table, "a table's files could not be read to their end");
+        carried(Error::DataLoss(format!(
+            "table {table} cannot be read to its end: a file of it is damaged, was changed while \
+             it was read, or does not match its registered schema: mend the file, or refresh the \
+             source{detail}"
+        )))
+    }
+}
+
+impl Stream for GuardStream {
+    type Item = Result<RecordBatch>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let batch = ready!(self.next_batch(cx));
+        Poll::Ready(batch.map(|batch| batch.record_output(&self.metrics)))
+    }
+}
+
+impl RecordBatchStream for GuardStream {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.output)
+    }
+}

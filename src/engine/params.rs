@@ -1,0 +1,112 @@
+//! `?` and `$1` in a statement, and the values bound to them.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::{ParamValues, ScalarValue};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+
+use super::fault::planning;
+use crate::error::{Error, Result};
+
+/// Parameters that one statement may have.
+const PARAMETERS_MAX: usize = 1_000;
+
+/// Numbers the `?` of a statement in the order of its text, so that `?` and
+/// `$1` are one thing from here on. A statement uses the one or the other.
+pub(super) fn number_placeholders(tokens: &mut [TokenWithSpan]) -> Result<()> {
+    let mut marks = 0;
+    let mut numbered = false;
+    for token in tokens {
+        let Token::Placeholder(name) = &mut token.token else {
+            continue;
+        };
+        if name == "?" {
+            marks += 1;
+            *name = format!("${marks}");
+        } else {
+            numbered = true;
+        }
+    }
+    if marks > 0 && numbered {
+        return Err(Error::InvalidArgument(
+            "the statement mixes `?` and `$1` parameters: use one of them".into(),
+        ));
+    }
+    Ok(())
+}
+
+/// The parameters of a plan in order, named `$1`, `$2` and so on. One whose use
+/// does not tell its type is text, as in Postgres.
+pub(super) fn parameter_schema(plan: &LogicalPlan) -> Result<SchemaRef> {
+    let types = plan.get_parameter_types().map_err(planning)?;
+    let mut fields = vec![None; types.len()];
+    for (name, data_type) in types {
+        let number: usize = name
+            .strip_prefix('$')
+            .and_then(|digits| digits.parse().ok())
+            .filter(|number| (1..=PARAMETERS_MAX).contains(number))
+            .ok_or_else(|| {
+                Error::InvalidArgument(format!(
+                    "parameter `{name}` is not served: number parameters $1 to ${PARAMETERS_MAX}"
+                ))
+            })?;
+        let slot = fields.get_mut(number - 1).ok_or_else(|| {
+            Error::InvalidArgument(format!(
+                "parameter `{name}` leaves a gap: number parameters $1, $2 and so on"
+            ))
+        })?;
+        let data_type = match data_type {
+            Some(DataType::Null) | None => DataType::Utf8,
+            Some(known) => known,
+        };
+        *slot = Some(Field::new(name, data_type, true));
+    }
+    // As many names as places, each in a place of its own.
+    let fields: Vec<Field> = fields.into_iter().flatten().collect();
+    Ok(Arc::new(Schema::new(fields)))
+}
+
+/// The values cast to the parameters' types.
+pub(super) fn typed_values(schema: &Schema, values: &[ScalarValue]) -> Result<ParamValues> {
+    let fields = schema.fields();
+    if fields.len() != values.len() {
+        let s = |count: usize| if count == 1 { "" } else { "s" };
+        return Err(Error::InvalidArgument(format!(
+            "the statement has {} parameter{} and {} value{} bound: prepare it and bind one row \
+             with one column for each",
+            fields.len(),
+            s(fields.len()),
+            values.len(),
+            if values.len() == 1 { " is" } else { "s are" },
+        )));
+    }
+    let values = fields
+        .iter()
+        .zip(values)
+        .enumerate()
+        .map(|(at, (field, value))| {
+            value.cast_to(field.data_type()).map_err(|_| {
+                Error::InvalidArgument(format!(
+                    "parameter ${} is to be {} and its value is {}: send another value",
+                    at + 1,
+                    field.data_type(),
+                    value.data_type()
+                ))
+            })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    Ok(ParamValues::from(values))
+}
+
+/// NULL for every parameter: what makes the types of a result known before the
+/// values are.
+pub(super) fn nulls(schema: &Schema) -> Result<ParamValues> {
+    let values = schema
+        .fields()
+        .iter()
+        .map(|field| ScalarValue::try_from(field.data_type()).map_err(planning))
+        .collect::<Result<Vec<_>>>()?;
+    Ok(ParamValues::from(values))
+}

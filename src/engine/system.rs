@@ -1,0 +1,189 @@
+//! The tables that show the server's own records: `jammi.catalog.sources`,
+//! `jammi.catalog.models` and `information_schema`.
+
+use std::sync::{Arc, LazyLock};
+
+use arrow::array::{ArrayRef, RecordBatch, StringArray, TimestampMillisecondArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::Result;
+use datafusion::datasource::memory::MemorySourceConfig;
+
+use super::fault::carried;
+use crate::catalog::{Catalog, CatalogSnapshot, Model, Source};
+use crate::error::Error;
+use crate::policy::LanePredicate;
+use crate::source::LaneScan;
+use crate::tenant::{Lane, Scope};
+
+/// The catalog that holds the server's own records.
+pub(super) const SYSTEM_CATALOG: &str = "jammi";
+/// The schema of the catalog's tables.
+pub(super) const CATALOG_SCHEMA: &str = "catalog";
+
+const TENANT_COLUMN: &str = "tenant_id";
+
+/// A table of the server's own.
+#[derive(Debug)]
+pub(super) enum SystemTable {
+    Sources(Arc<CatalogSnapshot>),
+    Models(Catalog),
+    /// A table of `information_schema`, made over what its scope sees.
+    Information(Arc<dyn TableProvider>),
+}
+
+static SOURCES: LazyLock<SchemaRef> = LazyLock::new(|| {
+    Arc::new(Schema::new(vec![
+        Field::new("name", DataType::Utf8, false),
+        Field::new(TENANT_COLUMN, DataType::Utf8, true),
+        Field::new("location", DataType::Utf8, false),
+        Field::new("format", DataType::Utf8, false),
+        Field::new("tenant_column", DataType::Utf8, true),
+        Field::new("registered_at", instant(), false),
+        Field::new("refreshed_at", instant(), false),
+    ]))
+});
+
+static MODELS: LazyLock<SchemaRef> = LazyLock::new(|| {
+    Arc::new(Schema::new(vec![
+        Field::new("name", DataType::Utf8, false),
+        Field::new("version", DataType::Utf8, false),
+        Field::new(TENANT_COLUMN, DataType::Utf8, true),
+        Field::new("uri", DataType::Utf8, false),
+        Field::new("metadata", DataType::Utf8, false),
+        Field::new("registered_at", instant(), false),
+    ]))
+});
+
+fn instant() -> DataType {
+    DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()))
+}
+
+/// The tables of `jammi.catalog` and their columns.
+pub(super) fn catalog_tables() -> [(&'static str, SchemaRef); 2] {
+    [
+        ("models", Arc::clone(&MODELS)),
+        ("sources", Arc::clone(&SOURCES)),
+    ]
+}
+
+impl SystemTable {
+    pub(super) fn schema(&self) -> SchemaRef {
+        match self {
+            SystemTable::Sources(_) => Arc::clone(&SOURCES),
+            SystemTable::Models(_) => Arc::clone(&MODELS),
+            SystemTable::Information(table) => table.schema(),
+        }
+    }
+
+    pub(super) fn lane_predicate(
+        &self,
+        scope: &Scope,
+    ) -> crate::error::Result<Option<(String, LanePredicate)>> {
+        match self {
+            SystemTable::Sources(_) | SystemTable::Models(_) => {
+                let predicate = LanePredicate::new(scope, &DataType::Utf8)?;
+                Ok(Some((TENANT_COLUMN.to_owned(), predicate)))
+            }
+            SystemTable::Information(_) => Ok(None),
+        }
+    }
+
+    pub(super) async fn scan(
+        &self,
+        session: &dyn Session,
+        scope: &Scope,
+        projection: Option<&Vec<usize>>,
+    ) -> Result<LaneScan> {
+        let rows = match self {
+            SystemTable::Information(table) => {
+                let plan = table.scan(session, projection, &[], None).await?;
+                let output = plan.schema();
+                return Ok(LaneScan {
+                    plan,
+                    lane: None,
+                    output,
+                });
+            }
+            SystemTable::Sources(snapshot) => source_rows(snapshot.sources()),
+            SystemTable::Models(catalog) => {
+                model_rows(&catalog.models(scope, None).await.map_err(carried)?)
+            }
+        }
+        .map_err(|error| carried(Error::internal("the catalog cannot be shown", error)))?;
+        let schema = self.schema();
+        let mut read = match projection {
+            Some(columns) => columns.clone(),
+            None => (0..schema.fields().len()).collect(),
+        };
+        let output = Arc::new(schema.project(&read)?);
+        let lane = match self.lane_predicate(scope).map_err(carried)? {
+            None => None,
+            Some((column, predicate)) => {
+                let column = schema.index_of(&column)?;
+                let at = read.iter().position(|index| *index == column);
+                Some((
+                    at.unwrap_or_else(|| {
+                        read.push(column);
+                        read.len() - 1
+                    }),
+                    predicate,
+                ))
+            }
+        };
+        let plan = MemorySourceConfig::try_new_exec(&[vec![rows]], schema, Some(read))?;
+        Ok(LaneScan { plan, lane, output })
+    }
+}
+
+fn tenant(lane: Lane) -> Option<String> {
+    lane.tenant().map(|tenant| tenant.to_string())
+}
+
+fn instants(values: impl Iterator<Item = i64>) -> ArrayRef {
+    Arc::new(TimestampMillisecondArray::from_iter_values(values).with_timezone("UTC"))
+}
+
+fn texts<'a>(values: impl Iterator<Item = &'a str>) -> ArrayRef {
+    Arc::new(StringArray::from_iter_values(values))
+}
+
+fn source_rows<'a>(
+    sources: impl Iterator<Item = &'a Arc<Source>>,
+) -> std::result::Result<RecordBatch, arrow::error::ArrowError> {
+    let rows: Vec<&Arc<Source>> = sources.collect();
+    let of = || rows.iter().map(|row| &row.definition);
+    RecordBatch::try_new(
+        Arc::clone(&SOURCES),
+        vec![
+            texts(of().map(|row| row.name.as_str())),
+            Arc::new(StringArray::from_iter(
+                rows.iter().map(|row| tenant(row.lane)),
+            )),
+            texts(of().map(|row| row.location.as_str())),
+            texts(of().map(|row| row.format.as_str())),
+            Arc::new(StringArray::from_iter(
+                of().map(|row| row.tenant_column.name()),
+            )),
+            instants(rows.iter().map(|row| row.registered_at_ms)),
+            instants(rows.iter().map(|row| row.refreshed_at_ms)),
+        ],
+    )
+}
+
+fn model_rows(rows: &[Model]) -> std::result::Result<RecordBatch, arrow::error::ArrowError> {
+    let of = || rows.iter().map(|row| &row.definition);
+    RecordBatch::try_new(
+        Arc::clone(&MODELS),
+        vec![
+            texts(of().map(|row| row.name.as_str())),
+            texts(of().map(|row| row.version.as_str())),
+            Arc::new(StringArray::from_iter(
+                rows.iter().map(|row| tenant(row.lane)),
+            )),
+            texts(of().map(|row| row.uri.as_str())),
+            texts(of().map(|row| row.metadata.as_str())),
+            instants(rows.iter().map(|row| row.registered_at_ms)),
+        ],
+    )
+}

@@ -1,0 +1,159 @@
+//! Each layer of enforcement by itself, with the others out of the way.
+
+use std::str::FromStr;
+use std::sync::Arc;
+
+use arrow::array::{AsArray, Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::{Int64Type, Schema};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::optimizer::AnalyzerRule;
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use datafusion::physical_plan::streaming::StreamingTableExec;
+use datafusion::physical_plan::{ExecutionPlan, collect};
+use datafusion::sql::planner::SqlToRel;
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::parser::Parser;
+use parquet::arrow::ArrowWriter;
+use tempfile::TempDir;
+
+use super::*;
+use crate::tenant::{Principal, TenantId};
+
+const ALICE: &str = "018f5a0e-c4c8-7e10-9c4f-3b6f7c5a8e9a";
+const BOB: &str = "018f5a0e-c4c8-7e10-9c4f-3b6f7c5a8e9b";
+
+fn scope_of(tenant: &str) -> Scope {
+    let tenant = TenantId::from_str(tenant).unwrap();
+    Scope::tenant_bound(Principal::trusted_network(), tenant)
+}
+
+/// An engine with one shared source: row 1 is Alice's, 2 Bob's, 3 everybody's.
+async fn engine() -> (Engine, TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("rows.parquet");
+    let rows = RecordBatch::try_from_iter([
+        ("id", Arc::new(Int64Array::from(vec![1, 2, 3])) as _),
+        (
+            "tenant_id",
+            Arc::new(StringArray::from(vec![Some(ALICE), Some(BOB), None])) as _,
+        ),
+    ])
+    .unwrap();
+    let file = std::fs::File::create(&path).unwrap();
+    let mut writer = ArrowWriter::try_new(file, rows.schema(), None).unwrap();
+    writer.write(&rows).unwrap();
+    writer.close().unwrap();
+    let config = JammiConfig {
+        artifact_dir: dir.path().join("artifacts"),
+        ..JammiConfig::default()
+    };
+    let engine = Engine::open(&config).await.unwrap();
+    let request = RegisterSource {
+        name: "rows".into(),
+        location: path.to_str().unwrap().into(),
+        format: None,
+        tenant_column: TenantColumnChoice::Infer,
+    };
+    let shared = Scope::global(Principal::trusted_network());
+    engine.register_source(&shared, request).await.unwrap();
+    (engine, dir)
+}
+
+/// The plan of `sql` for `scope` without the analyzer rule.
+async fn unruled(engine: &Engine, scope: &Scope, sql: &str) -> LogicalPlan {
+    let parts = &engine.0;
+    let snapshot = parts.catalog.snapshot(scope).await.unwrap();
+    let names = NameDefaults::default();
+    let resolver = names::Resolver::new(
+        scope,
+        &names,
+        &parts.planner,
+        &snapshot,
+        &parts.catalog,
+        &parts.sources,
+    );
+    let statement = Parser::parse_sql(&GenericDialect {}, sql)
+        .unwrap()
+        .remove(0);
+    SqlToRel::new(&resolver)
+        .sql_statement_to_plan(statement)
+        .unwrap()
+}
+
+async fn physical(engine: &Engine, plan: LogicalPlan) -> Arc<dyn ExecutionPlan> {
+    let planner = &engine.0.planner;
+    let optimized = planner.optimize(plan).unwrap();
+    planner.physical(&optimized).await.unwrap()
+}
+
+#[tokio::test]
+async fn the_guard_holds_without_the_rule() {
+    let (engine, _dir) = engine().await;
+    for (tenant, expected) in [(ALICE, [1, 3]), (BOB, [2, 3])] {
+        let scope = scope_of(tenant);
+        let sql = "SELECT id FROM rows.public.rows WHERE id > 0 ORDER BY id";
+        let plan = physical(&engine, unruled(&engine, &scope, sql).await).await;
+        let batches = collect(plan, engine.0.planner.session().task_ctx())
+            .await
+            .unwrap();
+        let ids: Vec<i64> = batches
+            .iter()
+            .flat_map(|batch| {
+                batch
+                    .column(0)
+                    .as_primitive::<Int64Type>()
+                    .values()
+                    .to_vec()
+            })
+            .collect();
+        assert_eq!(ids, expected);
+    }
+}
+
+#[tokio::test]
+async fn the_rule_reaches_every_scan_once_and_refuses_another_scopes_table() {
+    let (engine, _dir) = engine().await;
+    let alice = scope_of(ALICE);
+    let sql = "SELECT id, (SELECT max(id) FROM rows.public.rows) FROM rows.public.rows \
+               WHERE id IN (SELECT id FROM rows.public.rows) \
+               UNION ALL SELECT 1, 2 WHERE EXISTS (SELECT 1 FROM rows.public.rows)";
+    let plan = unruled(&engine, &alice, sql).await;
+    let options = engine.0.planner.state().config_options();
+    let rule = TenantScopeAnalyzerRule::new(alice.clone());
+    let once = rule.analyze(plan.clone(), options).unwrap();
+    let shown = once.display_indent().to_string();
+    assert_eq!(shown.matches("TableScan: rows.public.rows").count(), 4);
+    assert_eq!(shown.matches("tenant_id IS NULL").count(), 4, "{shown}");
+    assert_eq!(rule.analyze(once.clone(), options).unwrap(), once);
+    let bobs = TenantScopeAnalyzerRule::new(scope_of(BOB));
+    assert!(bobs.analyze(plan, options).is_err());
+}
+
+#[tokio::test]
+async fn the_proof_refuses_what_is_not_guarded_for_the_scope() {
+    let (engine, _dir) = engine().await;
+    let (alice, bob) = (scope_of(ALICE), scope_of(BOB));
+    let sql = "SELECT count(*) FROM rows.public.rows";
+    let plan = physical(&engine, unruled(&engine, &alice, sql).await).await;
+    assert!(verify::verify(&plan, &alice).is_ok());
+    assert!(verify::verify(&plan, &bob).is_err());
+    let unknown =
+        StreamingTableExec::try_new(Arc::new(Schema::empty()), vec![], None, vec![], false, None);
+    let unknown: Arc<dyn ExecutionPlan> = Arc::new(unknown.unwrap());
+    let above: Arc<dyn ExecutionPlan> = Arc::new(CoalescePartitionsExec::new(unknown));
+    assert!(verify::verify(&above, &alice).is_err());
+}
+
+#[tokio::test]
+async fn a_statement_runs_for_the_scope_that_prepared_it_alone() {
+    let (engine, _dir) = engine().await;
+    let names = NameDefaults::default();
+    let sql = "SELECT id FROM rows.public.rows";
+    let alices = engine.prepare(&scope_of(ALICE), &names, sql).await.unwrap();
+    let bobs = engine.prepare(&scope_of(BOB), &names, sql).await.unwrap();
+    assert!(!Arc::ptr_eq(&alices, &bobs));
+    assert!(matches!(
+        engine.execute(&scope_of(BOB), &alices, &[]).await,
+        Err(Error::FailedPrecondition(_))
+    ));
+}
