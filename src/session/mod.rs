@@ -1,0 +1,164 @@
+//! The embedding API: the engine behind a binding to one tenant.
+//!
+//! Every call makes the scope of its statement from the binding as it is then;
+//! a running statement keeps the scope that it started with.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use datafusion::common::ScalarValue;
+use futures::TryStreamExt;
+
+use crate::catalog::{Model, NewModel, Source};
+use crate::config::JammiConfig;
+use crate::engine::{Engine, NameDefaults, RecordStream, RegisterSource, Registered};
+use crate::error::Result;
+use crate::tenant::{Principal, Scope, TenantBinding, TenantId};
+
+/// A session on an engine in this process.
+///
+/// ```
+/// use std::str::FromStr;
+/// use jammi_db::TenantId;
+/// use jammi_db::config::JammiConfig;
+/// use jammi_db::session::JammiSession;
+///
+/// # #[tokio::main]
+/// # async fn main() -> jammi_db::error::Result<()> {
+/// # let dir = tempfile::tempdir().expect("a temporary directory");
+/// let config = JammiConfig {
+///     artifact_dir: dir.path().to_owned(),
+///     ..JammiConfig::default()
+/// };
+/// let alice = TenantId::from_str("018f5a0e-c4c8-7e10-9c4f-3b6f7c5a8e9a")?;
+/// let session = JammiSession::new(config).await?.with_tenant(alice);
+/// let batches = session.sql("SELECT count(*) AS sources FROM sources").await?;
+/// assert_eq!(batches[0].num_rows(), 1);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct JammiSession {
+    engine: Engine,
+    binding: TenantBinding,
+    names: NameDefaults,
+}
+
+impl JammiSession {
+    /// Opens the artifact directory of `config`, creating it where it is not
+    /// there. The session is bound to no tenant: it reads and writes what is
+    /// shared.
+    pub async fn new(config: JammiConfig) -> Result<Self> {
+        Ok(JammiSession::on(Engine::open(&config).await?))
+    }
+
+    /// A session of its own, unbound, on an open engine.
+    pub fn on(engine: Engine) -> Self {
+        JammiSession {
+            engine,
+            binding: TenantBinding::default(),
+            names: NameDefaults::default(),
+        }
+    }
+
+    /// The session bound to `tenant`.
+    #[must_use]
+    pub fn with_tenant(self, tenant: TenantId) -> Self {
+        self.bind_tenant(&tenant);
+        self
+    }
+
+    /// Binds the session, and every clone of it, to `tenant` from the next
+    /// statement on.
+    pub fn bind_tenant(&self, tenant: &TenantId) {
+        self.binding.set(Some(*tenant));
+    }
+
+    /// Unbinds the session and every clone of it from the next statement on.
+    pub fn unbind_tenant(&self) {
+        self.binding.set(None);
+    }
+
+    /// The tenant that the next statement is for.
+    pub fn tenant(&self) -> Option<TenantId> {
+        self.binding.get()
+    }
+
+    /// The scope of a statement that starts now.
+    pub fn scope(&self) -> Scope {
+        self.binding.scope(Principal::trusted_network())
+    }
+
+    /// The engine below the session.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Runs a statement and collects its rows.
+    ///
+    /// # Errors
+    /// As [`Engine::prepare`] and [`Engine::execute`]; and whatever a row meets
+    /// on the way, such as a division by zero.
+    pub async fn sql(&self, sql: &str) -> Result<Vec<RecordBatch>> {
+        self.sql_stream(sql).await?.try_collect().await
+    }
+
+    /// Runs a statement and yields its rows as they are made. Dropping the
+    /// stream stops the work.
+    pub async fn sql_stream(&self, sql: &str) -> Result<RecordStream> {
+        self.sql_with(sql, &[]).await
+    }
+
+    /// Runs a statement with the values of `?`, or of `$1`, `$2` and so on.
+    pub async fn sql_with(&self, sql: &str, parameters: &[ScalarValue]) -> Result<RecordStream> {
+        let scope = self.scope();
+        let statement = self.engine.prepare(&scope, &self.names, sql).await?;
+        self.engine.execute(&scope, &statement, parameters).await
+    }
+
+    /// Registers files as a table of the bound tenant, or as a shared one.
+    pub async fn register_source(&self, request: RegisterSource) -> Result<Registered> {
+        self.engine.register_source(&self.scope(), request).await
+    }
+
+    /// The sources that the next statement sees, by name.
+    pub async fn list_sources(&self) -> Result<Vec<Arc<Source>>> {
+        self.engine.catalog().sources(&self.scope()).await
+    }
+
+    /// One source that the next statement sees.
+    pub async fn describe_source(&self, name: &str) -> Result<Arc<Source>> {
+        self.engine.catalog().source(&self.scope(), name).await
+    }
+
+    /// Reads a source's schema again.
+    pub async fn refresh_source(&self, name: &str) -> Result<Arc<Source>> {
+        self.engine.refresh_source(&self.scope(), name).await
+    }
+
+    /// Forgets a source. Its files stay where they are.
+    pub async fn drop_source(&self, name: &str) -> Result<()> {
+        self.engine.catalog().drop_source(&self.scope(), name).await
+    }
+
+    /// Records a model of the bound tenant, or a shared one.
+    pub async fn register_model(&self, model: NewModel) -> Result<Model> {
+        self.engine
+            .catalog()
+            .register_model(&self.scope(), model)
+            .await
+    }
+
+    /// The models that the next statement sees.
+    pub async fn list_models(&self) -> Result<Vec<Model>> {
+        self.engine.catalog().models(&self.scope(), None).await
+    }
+
+    /// Forgets one version of a model.
+    pub async fn drop_model(&self, name: &str, version: &str) -> Result<()> {
+        self.engine
+            .catalog()
+            .drop_model(&self.scope(), name, version)
+            .await
+    }
+}
