@@ -1,0 +1,122 @@
+//! The actions: preparing and closing statements, and session options.
+
+use arrow_flight::sql::{Any, ProstMessageExt};
+use arrow_flight::{Action, ActionType};
+use bytes::Bytes;
+use prost::Message;
+
+use crate::error::{Error, Result};
+use crate::server::tenant::Admitted;
+
+use super::session_options::{self, CloseSessionRequest, GetSessionOptionsRequest};
+use super::{Caller, FlightServer, now_ms};
+
+const CREATE_PREPARED_STATEMENT: &str = "CreatePreparedStatement";
+const CLOSE_PREPARED_STATEMENT: &str = "ClosePreparedStatement";
+
+/// The actions that are served, and what each does.
+const SERVED: [(&str, &str); 5] = [
+    (
+        CREATE_PREPARED_STATEMENT,
+        "Prepares a query. ActionCreatePreparedStatementRequest -> \
+         ActionCreatePreparedStatementResult",
+    ),
+    (
+        CLOSE_PREPARED_STATEMENT,
+        "Closes a prepared statement. ActionClosePreparedStatementRequest -> nothing",
+    ),
+    (
+        session_options::SET,
+        "Sets the catalog and schema of bare names. SetSessionOptionsRequest -> \
+         SetSessionOptionsResult",
+    ),
+    (
+        session_options::GET,
+        "Reads the session's options. GetSessionOptionsRequest -> GetSessionOptionsResult",
+    ),
+    (
+        session_options::CLOSE,
+        "Ends a connection's use of its session, which stays as it is for others. \
+         CloseSessionRequest -> CloseSessionResult",
+    ),
+];
+
+/// What ListActions answers.
+pub(super) fn served() -> impl Iterator<Item = ActionType> {
+    SERVED.into_iter().map(|(name, description)| ActionType {
+        r#type: name.to_owned(),
+        description: description.to_owned(),
+    })
+}
+
+impl FlightServer {
+    /// Does `action` and answers with the body of its result, if it has one.
+    pub(super) async fn act(&self, admitted: Admitted, action: Action) -> Result<Option<Bytes>> {
+        let name = action.r#type.as_str();
+        match name {
+            CREATE_PREPARED_STATEMENT => {
+                let request = unpack(name, &action.body)?;
+                let caller = Caller::admit(admitted)?;
+                let result = self.create_prepared(&caller, request).await?;
+                Ok(Some(result.as_any().encode_to_vec().into()))
+            }
+            CLOSE_PREPARED_STATEMENT => {
+                self.close_prepared(&unpack(name, &action.body)?)?;
+                Ok(None)
+            }
+            session_options::SET => {
+                let request = decode(name, &action.body)?;
+                let result = self.names.set(&admitted, request, now_ms())?;
+                Ok(Some(result.encode_to_vec().into()))
+            }
+            session_options::GET => {
+                let GetSessionOptionsRequest {} = decode(name, &action.body)?;
+                let names = self.names.get(&admitted, now_ms());
+                let result = session_options::describe(&names);
+                Ok(Some(result.encode_to_vec().into()))
+            }
+            session_options::CLOSE => {
+                let CloseSessionRequest {} = decode(name, &action.body)?;
+                Ok(Some(session_options::closed().encode_to_vec().into()))
+            }
+            "BeginTransaction" | "EndTransaction" | "BeginSavepoint" | "EndSavepoint" => {
+                Err(Error::Unimplemented(format!(
+                    "action {name} is not served, since there are no transactions: let every \
+                     statement commit by itself"
+                )))
+            }
+            "CreatePreparedSubstraitPlan" => Err(Error::Unimplemented(format!(
+                "action {name} is not served: prepare the query as SQL"
+            ))),
+            "CancelQuery" | "CancelFlightInfo" => Err(Error::Unimplemented(format!(
+                "action {name} is not served: a query stops when its stream is dropped"
+            ))),
+            _ => Err(Error::Unimplemented(format!(
+                "action {name:?} is not served: ListActions tells which are"
+            ))),
+        }
+    }
+}
+
+/// The request of a Flight SQL action, which comes wrapped.
+fn unpack<M: ProstMessageExt>(action: &str, body: &[u8]) -> Result<M> {
+    let any = Any::decode(body).map_err(|error| malformed(action, &error))?;
+    match any.unpack() {
+        Ok(Some(request)) => Ok(request),
+        Ok(None) => Err(Error::InvalidArgument(format!(
+            "action {action} takes a {}, not a {:?}",
+            M::type_url(),
+            any.type_url
+        ))),
+        Err(error) => Err(malformed(action, &error)),
+    }
+}
+
+/// The request of a Flight action, which comes as it is.
+fn decode<M: Message + Default>(action: &str, body: &[u8]) -> Result<M> {
+    M::decode(body).map_err(|error| malformed(action, &error))
+}
+
+fn malformed(action: &str, error: &dyn std::fmt::Display) -> Error {
+    Error::InvalidArgument(format!("the body of action {action} is malformed: {error}"))
+}

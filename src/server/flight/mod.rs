@@ -1,0 +1,298 @@
+//! Flight SQL, the reading core.
+//!
+//! `service` takes a call apart, and this file finds the room that answers it:
+//! `statement` runs SQL, `prepared` what is prepared, `metadata` tells what
+//! exists, `action` does the rest. What passes between two calls is in handles
+//! that the client keeps, sealed by `ticket`; rows leave through `encode`.
+//!
+//! Architecture invariant: a call acts as the interceptor admitted it. A call
+//! that carries no admission is refused, and nothing below this file sees a
+//! header. Deliberately absent: writes, transactions and Substrait, each of which
+//! is refused by name.
+
+mod action;
+mod encode;
+mod like;
+mod metadata;
+mod parameters;
+mod prepared;
+mod service;
+mod session_options;
+mod sql_info;
+mod statement;
+mod ticket;
+mod type_info;
+pub(crate) mod wire;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use arrow_flight::flight_service_server::FlightServiceServer;
+use arrow_flight::sql::{Any, Command, DoPutPreparedStatementResult};
+use arrow_flight::{FlightData, FlightDescriptor, FlightEndpoint, FlightInfo, Ticket};
+use futures::{Stream, StreamExt, stream};
+use prost::Message;
+use tonic::{Code, Status, Streaming};
+
+use crate::config::JammiConfig;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::server::tenant::Admitted;
+use crate::tenant::{Scope, SessionId};
+
+pub use session_options::SessionNames;
+
+use encode::FlightStream;
+use metadata::{MetadataCommand, ServerInfo};
+use prepared::BoundParameters;
+use ticket::{Holder, Sealer};
+
+/// The share of a message that a handle may take, so that what carries it
+/// fits the 4 MiB that gRPC clients accept when the setting is at its default.
+const HANDLE_SHARE: usize = 5;
+/// The messages' worth of parameters that are kept for clients that do not take
+/// the handle which binding answers with.
+const BOUND_MESSAGES_MAX: u64 = 4;
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+type MessageStream = Answers<FlightData>;
+
+/// The Flight SQL service of one engine.
+pub struct FlightServer {
+    engine: Engine,
+    names: Arc<SessionNames>,
+    sealer: Sealer,
+    bound_parameters: BoundParameters,
+    server_info: ServerInfo,
+    handle_ttl: Duration,
+    handle_bytes_max: usize,
+    message_bytes_max: usize,
+}
+
+impl FlightServer {
+    /// A service over `engine` whose sessions keep their name defaults in `names`.
+    /// Handles are sealed with a new key, and those of an earlier server refused.
+    pub fn new(engine: Engine, names: Arc<SessionNames>, config: &JammiConfig) -> Result<Self> {
+        let message_bytes_max = config.server.message_bytes_max;
+        let handle_bytes_max = message_bytes_max / HANDLE_SHARE;
+        let handle_ttl = Duration::from_secs(config.server.handle_ttl_secs);
+        let bound_bytes_max = BOUND_MESSAGES_MAX.saturating_mul(message_bytes_max as u64);
+        Ok(FlightServer {
+            engine,
+            names,
+            sealer: Sealer::new(handle_bytes_max),
+            bound_parameters: BoundParameters::new(bound_bytes_max, handle_ttl),
+            server_info: ServerInfo::new(config)?,
+            handle_ttl,
+            handle_bytes_max,
+            message_bytes_max,
+        })
+    }
+
+    /// The service as tonic serves it, with the limits of the configuration.
+    pub fn into_service(self) -> FlightServiceServer<Self> {
+        let message_bytes_max = self.message_bytes_max;
+        FlightServiceServer::new(self)
+            .max_decoding_message_size(message_bytes_max)
+            .max_encoding_message_size(message_bytes_max)
+    }
+
+    /// When a handle that is issued now ceases to be taken.
+    fn expiry_ms(&self, now_ms: u64) -> u64 {
+        let ttl_ms = u64::try_from(self.handle_ttl.as_millis()).unwrap_or(u64::MAX);
+        now_ms.saturating_add(ttl_ms)
+    }
+
+    /// `batches`, whose schema is `from`, as Flight messages in the schema `to`.
+    fn messages<S>(&self, batches: S, from: &SchemaRef, to: SchemaRef) -> MessageStream
+    where
+        S: Stream<Item = Result<RecordBatch>> + Send + Unpin + 'static,
+    {
+        Box::pin(FlightStream::new(batches, from, to, self.message_bytes_max))
+    }
+
+    async fn flight_info(
+        &self,
+        admitted: Admitted,
+        descriptor: FlightDescriptor,
+    ) -> Result<FlightInfo> {
+        match command(&descriptor.cmd)? {
+            Command::CommandStatementQuery(command) => {
+                let caller = Caller::admit(admitted)?;
+                let content = self.content_of(&caller, command)?;
+                self.statement_info(&caller, content, descriptor).await
+            }
+            Command::CommandPreparedStatementQuery(command) => {
+                let caller = Caller::admit(admitted)?;
+                self.prepared_info(&caller, command, descriptor).await
+            }
+            other => {
+                let command = MetadataCommand::parse(other)?;
+                let schema = self.metadata_schema(admitted, &command)?;
+                let ticket = Ticket::new(descriptor.cmd.clone());
+                let endpoint = FlightEndpoint::new().with_ticket(ticket);
+                statement::info(&schema, endpoint, descriptor)
+            }
+        }
+    }
+
+    async fn schema(&self, admitted: Admitted, descriptor: &FlightDescriptor) -> Result<SchemaRef> {
+        match command(&descriptor.cmd)? {
+            Command::CommandStatementQuery(command) => {
+                let caller = Caller::admit(admitted)?;
+                let content = self.content_of(&caller, command)?;
+                self.statement_schema(&caller, &content).await
+            }
+            Command::CommandPreparedStatementQuery(command) => {
+                let caller = Caller::admit(admitted)?;
+                self.prepared_schema(&caller, command).await
+            }
+            other => {
+                let command = MetadataCommand::parse(other)?;
+                self.metadata_schema(admitted, &command)
+            }
+        }
+    }
+
+    async fn rows(&self, admitted: Admitted, ticket: &Ticket) -> Result<MessageStream> {
+        match command(&ticket.ticket)? {
+            Command::TicketStatementQuery(ticket) => {
+                let caller = Caller::admit(admitted)?;
+                self.run_ticket(&caller, &ticket.statement_handle).await
+            }
+            Command::CommandPreparedStatementQuery(command) => {
+                let caller = Caller::admit(admitted)?;
+                self.run_prepared(&caller, command).await
+            }
+            other => {
+                let command = MetadataCommand::parse(other)?;
+                let batch = match command {
+                    MetadataCommand::Server(command) => self.server_info.answer(command)?,
+                    MetadataCommand::Catalog(command) => {
+                        let caller = Caller::admit(admitted)?;
+                        metadata::answer(&caller.scope, &self.engine, command).await?
+                    }
+                };
+                let schema = batch.schema();
+                Ok(self.messages(stream::iter([Ok(batch)]), &schema, schema.clone()))
+            }
+        }
+    }
+
+    /// The schema of the answer to `command`, for whom it would be answered.
+    fn metadata_schema(&self, admitted: Admitted, command: &MetadataCommand) -> Result<SchemaRef> {
+        match command {
+            MetadataCommand::Server(command) => Ok(self.server_info.schema(command)),
+            MetadataCommand::Catalog(command) => {
+                Caller::admit(admitted)?;
+                Ok(metadata::schema(command))
+            }
+        }
+    }
+
+    async fn put(
+        &self,
+        admitted: Admitted,
+        mut messages: Streaming<FlightData>,
+    ) -> Result<DoPutPreparedStatementResult> {
+        let first = messages.message().await.map_err(broken_off)?;
+        let Some(first) = first else {
+            return Err(Error::InvalidArgument(
+                "the stream is empty: send a flight descriptor with its first message".into(),
+            ));
+        };
+        let Some(descriptor) = &first.flight_descriptor else {
+            return Err(Error::InvalidArgument(
+                "the first message has no flight descriptor: send one that says what is put".into(),
+            ));
+        };
+        match command(&descriptor.cmd)? {
+            Command::CommandPreparedStatementQuery(command) => {
+                let caller = Caller::admit(admitted)?;
+                let rest = messages.map(|message| message.map_err(broken_off));
+                let messages = stream::iter([Ok(first)]).chain(rest);
+                self.bind_prepared(&caller, command, messages).await
+            }
+            other => Err(unserved(&other)),
+        }
+    }
+}
+
+/// A request that was admitted, and what it may touch.
+struct Caller {
+    admitted: Admitted,
+    scope: Scope,
+    now_ms: u64,
+}
+
+impl Caller {
+    fn admit(admitted: Admitted) -> Result<Self> {
+        let scope = admitted.scope()?;
+        Ok(Caller {
+            admitted,
+            scope,
+            now_ms: now_ms(),
+        })
+    }
+
+    fn holder(&self) -> Holder<'_> {
+        Holder {
+            scope: &self.scope,
+            session: self.admitted.session().map(SessionId::as_str),
+            generation: self.admitted.generation(),
+        }
+    }
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
+}
+
+/// The command in a descriptor or ticket.
+fn command(bytes: &[u8]) -> Result<Command> {
+    if bytes.is_empty() {
+        return Err(Error::InvalidArgument(
+            "the request holds no command: send a Flight SQL command".into(),
+        ));
+    }
+    let malformed = |error: &dyn std::fmt::Display| {
+        Error::InvalidArgument(format!("the command is malformed: {error}"))
+    };
+    let any = Any::decode(bytes).map_err(|error| malformed(&error))?;
+    Command::try_from(any).map_err(|error| malformed(&error))
+}
+
+/// Why `command` is not served where it was sent.
+fn unserved(command: &Command) -> Error {
+    let url = command.type_url();
+    let why = match command {
+        Command::CommandStatementUpdate(_)
+        | Command::CommandPreparedStatementUpdate(_)
+        | Command::CommandStatementIngest(_) => "nothing can be written: send queries alone",
+        Command::CommandStatementSubstraitPlan(_) => "send the query as SQL",
+        Command::Unknown(_) => {
+            return Error::InvalidArgument(format!(
+                "{url:?} is not a command that this server knows: send a Flight SQL command"
+            ));
+        }
+        _ => "it belongs to another call",
+    };
+    Error::Unimplemented(format!("{url} is not served here: {why}"))
+}
+
+/// A request's stream that ended in an error.
+fn broken_off(status: Status) -> Error {
+    let message = status.message();
+    match status.code() {
+        Code::OutOfRange | Code::ResourceExhausted => Error::ResourceExhausted(format!(
+            "{message}: send smaller messages, or raise server.message_bytes_max"
+        )),
+        _ => Error::Cancelled(format!("the request's stream broke off: {message}")),
+    }
+}

@@ -1,0 +1,503 @@
+//! Parameters of prepared statements: one row of Arrow data from the client,
+//! matched to a statement by position.
+//!
+//! The row's bytes are a stranger's. [`check_message`] looks at every length that
+//! a message claims before the Arrow reader acts on it, since that reader
+//! allocates what it is told to; a reader that panics all the same is an error of
+//! the request.
+
+use std::future::ready;
+use std::panic::AssertUnwindSafe;
+
+use arrow::array::{Array, ArrayRef, RecordBatch};
+use arrow::compute::{CastOptions, can_cast_types, cast, cast_with_options};
+use arrow::datatypes::{DataType, Schema};
+use arrow::error::ArrowError;
+use arrow::ipc;
+use arrow::ipc::reader::StreamReader;
+use arrow::ipc::writer::StreamWriter;
+use arrow_flight::FlightData;
+use arrow_flight::decode::FlightRecordBatchStream;
+use arrow_flight::error::FlightError;
+use bytes::Bytes;
+use datafusion::common::ScalarValue;
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
+
+use crate::error::{Error, Result};
+
+use super::wire;
+
+/// What every message costs beside its bytes, so that a stream of empty ones
+/// ends too.
+const MESSAGE_OVERHEAD_BYTES: usize = 64;
+/// What stands for the length of a buffer that compression did not shrink.
+const NOT_COMPRESSED: i64 = -1;
+
+/// Reads the one row of `messages`, or `None` when they hold no row or no
+/// column. Ends with an error as soon as there is a second row, or more than
+/// `bytes_max` bytes.
+pub(super) async fn read_row<S>(messages: S, bytes_max: usize) -> Result<Option<RecordBatch>>
+where
+    S: Stream<Item = Result<FlightData>> + Send + 'static,
+{
+    let mut total = 0_usize;
+    let checked = messages
+        .map(move |message| {
+            let message = message?;
+            total = total
+                .saturating_add(message.data_header.len() + message.data_body.len())
+                .saturating_add(MESSAGE_OVERHEAD_BYTES);
+            if total > bytes_max {
+                return Err(Error::ResourceExhausted(format!(
+                    "the parameters have more than {bytes_max} bytes: send less, or raise \
+                     server.message_bytes_max"
+                )));
+            }
+            check_message(&message, bytes_max)?;
+            Ok(message)
+        })
+        // A message without a header carries the descriptor alone.
+        .try_filter(|message| ready(!message.data_header.is_empty()))
+        .map_err(|error| FlightError::ExternalError(Box::new(error)));
+    let mut batches = FlightRecordBatchStream::new_from_flight_data(checked);
+    let mut row = None;
+    loop {
+        let next = AssertUnwindSafe(batches.next()).catch_unwind().await;
+        let Some(batch) = next.map_err(|_| unreadable("the arrow data is malformed"))? else {
+            return Ok(row);
+        };
+        let batch = batch.map_err(of_flight)?;
+        if batch.num_columns() == 0 || batch.num_rows() == 0 {
+            continue;
+        }
+        if batch.num_rows() > 1 || row.is_some() {
+            return Err(second_row());
+        }
+        row = Some(batch);
+    }
+}
+
+/// `row` as an Arrow IPC stream, in plain types.
+pub(super) fn to_ipc(row: &RecordBatch) -> Result<Bytes> {
+    let schema = wire::plain_schema(row.schema_ref());
+    let write = || -> Result<Vec<u8>, ArrowError> {
+        let row = wire::plain_batch(row, &schema)?;
+        let mut writer = StreamWriter::try_new(Vec::new(), &schema)?;
+        writer.write(&row)?;
+        writer.into_inner()
+    };
+    write()
+        .map(Bytes::from)
+        .map_err(|error| unreadable(&error.to_string()))
+}
+
+/// The row that [`to_ipc`] wrote.
+pub(super) fn from_ipc(bytes: &[u8]) -> Result<RecordBatch> {
+    let defect = |error: ArrowError| Error::internal("bound parameters cannot be read", error);
+    let mut reader = StreamReader::try_new(bytes, None).map_err(defect)?;
+    match reader.next() {
+        Some(row) => row.map_err(defect),
+        None => Err(defect(ArrowError::IpcError("no row".into()))),
+    }
+}
+
+/// The values of `row` in the types of `parameters`, the statement's own.
+///
+/// A value that its parameter's type cannot hold as it is, as 1.5 for an integer,
+/// is an error: rounding would answer another question than the one asked.
+pub(super) fn bind(parameters: &Schema, row: Option<&RecordBatch>) -> Result<Vec<ScalarValue>> {
+    let columns = row.map_or(&[][..], |row| row.columns());
+    let want = parameters.fields().len();
+    if columns.len() != want {
+        let have = columns.len();
+        return Err(Error::InvalidArgument(format!(
+            "the statement has {want} parameter{} and {have} value{} bound: prepare it and bind \
+             one row with one column for each",
+            if want == 1 { "" } else { "s" },
+            if have == 1 { " is" } else { "s are" },
+        )));
+    }
+    let fields = parameters.fields().iter();
+    fields
+        .zip(columns)
+        .enumerate()
+        .map(|(index, (field, column))| {
+            let value = converted(column, field.data_type()).map_err(|why| {
+                Error::InvalidArgument(format!(
+                    "parameter {} is {} where {} is expected{why}",
+                    index + 1,
+                    column.data_type(),
+                    field.data_type()
+                ))
+            })?;
+            ScalarValue::try_from_array(&value, 0)
+                .map_err(|error| Error::internal("a parameter cannot be read", error))
+        })
+        .collect()
+}
+
+/// `column` in type `wanted`, or what to say after the two types.
+fn converted(column: &ArrayRef, wanted: &DataType) -> Result<ArrayRef, &'static str> {
+    let given = column.data_type();
+    // A statement that does not tell a parameter's type takes any.
+    if given == wanted || *wanted == DataType::Null {
+        return Ok(column.clone());
+    }
+    if !can_cast_types(given, wanted) {
+        return Err(": bind a value of that type");
+    }
+    let strict = CastOptions {
+        safe: false,
+        ..CastOptions::default()
+    };
+    let unfit = ", and the value does not fit it: bind a value of that type";
+    let value = cast_with_options(column, wanted, &strict).map_err(|_| unfit)?;
+    if is_exact_by_nature(given, wanted) {
+        return Ok(value);
+    }
+    match cast(&value, given) {
+        Ok(back) if back.to_data() == column.to_data() => Ok(value),
+        _ => Err(unfit),
+    }
+}
+
+/// Whether a conversion either fails or keeps what was meant: a text is parsed,
+/// and a float of another width is the nearest one.
+fn is_exact_by_nature(given: &DataType, wanted: &DataType) -> bool {
+    fn plain(data_type: &DataType) -> &DataType {
+        match data_type {
+            DataType::Dictionary(_, values) => values,
+            other => other,
+        }
+    }
+    let (given, wanted) = (plain(given), plain(wanted));
+    given.is_null()
+        || given.is_string()
+        || given.is_binary()
+        || (given.is_floating() && wanted.is_floating())
+}
+
+/// Refuses lengths that the reader must not believe.
+fn check_message(message: &FlightData, bytes_max: usize) -> Result<()> {
+    if message.data_header.is_empty() {
+        return Ok(());
+    }
+    let header = ipc::root_as_message(&message.data_header)
+        .map_err(|error| unreadable(&error.to_string()))?;
+    let batch = match header.header_type() {
+        ipc::MessageHeader::RecordBatch => header.header_as_record_batch(),
+        ipc::MessageHeader::DictionaryBatch => {
+            let dictionary = header.header_as_dictionary_batch();
+            dictionary.and_then(|dictionary| dictionary.data())
+        }
+        _ => return Ok(()),
+    };
+    let Some(batch) = batch else {
+        return Err(unreadable("a batch without content"));
+    };
+    if header.header_type() == ipc::MessageHeader::RecordBatch && batch.length() > 1 {
+        return Err(second_row());
+    }
+    let held = |length: i64| usize::try_from(length).is_ok_and(|length| length <= bytes_max);
+    let nodes = batch.nodes().into_iter().flatten();
+    if !nodes
+        .copied()
+        .all(|node| held(node.length()) && held(node.null_count()))
+    {
+        return Err(unreadable("a column's length is out of range"));
+    }
+    let mut decompressed = 0_usize;
+    for buffer in batch.buffers().into_iter().flatten() {
+        let Some(bytes) = slice(&message.data_body, buffer) else {
+            return Err(unreadable("a buffer lies outside of its message"));
+        };
+        if batch.compression().is_some() && !bytes.is_empty() {
+            let claimed = bytes
+                .first_chunk()
+                .map(|length| i64::from_le_bytes(*length));
+            decompressed = match claimed {
+                Some(NOT_COMPRESSED) => decompressed,
+                Some(claimed) if held(claimed) => decompressed.saturating_add(claimed as usize),
+                _ => return Err(unreadable("a compressed buffer's length is out of range")),
+            };
+            if decompressed > bytes_max {
+                return Err(unreadable(
+                    "the compressed buffers' lengths are out of range",
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn slice<'a>(body: &'a [u8], buffer: &ipc::Buffer) -> Option<&'a [u8]> {
+    let start = usize::try_from(buffer.offset()).ok()?;
+    let length = usize::try_from(buffer.length()).ok()?;
+    body.get(start..start.checked_add(length)?)
+}
+
+fn second_row() -> Error {
+    Error::InvalidArgument(
+        "a query takes one row of parameters, and more were sent: run it once for each row".into(),
+    )
+}
+
+fn unreadable(why: &str) -> Error {
+    Error::InvalidArgument(format!("the parameters cannot be read: {why}"))
+}
+
+/// Our own error where there is one in `error`, else one of reading.
+fn of_flight(error: FlightError) -> Error {
+    match error {
+        FlightError::ExternalError(error) => match error.downcast::<Error>() {
+            Ok(own) => *own,
+            Err(other) => unreadable(&other.to_string()),
+        },
+        other => unreadable(&other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{
+        BooleanArray, Date32Array, Float64Array, Int64Array, NullArray, StringArray,
+        TimestampMicrosecondArray,
+    };
+    use arrow::datatypes::{Field, TimeUnit};
+    use arrow::ipc::CompressionType;
+    use arrow::ipc::writer::IpcWriteOptions;
+    use arrow_flight::encode::FlightDataEncoderBuilder;
+    use futures::stream;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const BYTES_MAX: usize = 1 << 20;
+
+    fn row(columns: Vec<ArrayRef>) -> RecordBatch {
+        let named = columns.into_iter().enumerate();
+        RecordBatch::try_from_iter(named.map(|(index, column)| (index.to_string(), column)))
+            .unwrap()
+    }
+
+    fn ints(values: &[i64]) -> RecordBatch {
+        row(vec![Arc::new(Int64Array::from(values.to_vec()))])
+    }
+
+    async fn messages(batches: Vec<RecordBatch>, options: IpcWriteOptions) -> Vec<FlightData> {
+        FlightDataEncoderBuilder::new()
+            .with_schema(batches[0].schema())
+            .with_options(options)
+            .build(stream::iter(batches.into_iter().map(Ok)))
+            .try_collect()
+            .await
+            .unwrap()
+    }
+
+    async fn read(messages: Vec<FlightData>) -> Result<Option<RecordBatch>> {
+        read_row(stream::iter(messages.into_iter().map(Ok)), BYTES_MAX).await
+    }
+
+    async fn read_batches(batches: Vec<RecordBatch>) -> Result<Option<RecordBatch>> {
+        read(messages(batches, IpcWriteOptions::default()).await).await
+    }
+
+    #[tokio::test]
+    async fn one_row_is_read() {
+        assert_eq!(
+            read_batches(vec![ints(&[5])]).await.unwrap(),
+            Some(ints(&[5]))
+        );
+        let after_an_empty_one = vec![ints(&[]), ints(&[5])];
+        assert_eq!(
+            read_batches(after_an_empty_one).await.unwrap(),
+            Some(ints(&[5]))
+        );
+    }
+
+    #[tokio::test]
+    async fn nothing_to_bind_is_no_row() {
+        assert_eq!(read(vec![]).await.unwrap(), None);
+        assert_eq!(read(vec![FlightData::new()]).await.unwrap(), None);
+        assert_eq!(read_batches(vec![ints(&[])]).await.unwrap(), None);
+        let no_columns = RecordBatch::new_empty(Arc::new(Schema::empty()));
+        let mut sent = messages(vec![no_columns.clone()], IpcWriteOptions::default()).await;
+        assert_eq!(read(sent.clone()).await.unwrap(), None);
+        // Go sends the batch too.
+        let options = IpcWriteOptions::default();
+        let (_, batch) = ipc::writer::IpcDataGenerator::default()
+            .encode(
+                &no_columns,
+                &mut ipc::writer::DictionaryTracker::new(false),
+                &options,
+                &mut Default::default(),
+            )
+            .unwrap();
+        sent.push(batch.into());
+        assert_eq!(read(sent).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn more_rows_are_refused() {
+        for batches in [vec![ints(&[1, 2])], vec![ints(&[1]), ints(&[2])]] {
+            let error = read_batches(batches).await.unwrap_err();
+            assert!(
+                matches!(&error, Error::InvalidArgument(text) if text.contains("one row")),
+                "{error}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn bytes_have_a_limit_that_empty_messages_reach() {
+        let endless = stream::repeat_with(|| Ok(FlightData::new()));
+        let error = read_row(endless, 4096).await.unwrap_err();
+        assert!(
+            matches!(&error, Error::ResourceExhausted(text) if text.contains("server.message_bytes_max"))
+        );
+    }
+
+    #[tokio::test]
+    async fn compressed_rows_are_read_and_forged_lengths_refused() {
+        let options = IpcWriteOptions::default()
+            .try_with_compression(Some(CompressionType::ZSTD))
+            .unwrap();
+        let text: ArrayRef = Arc::new(StringArray::from(vec!["x".repeat(10_000)]));
+        let sent = messages(vec![row(vec![text.clone()])], options).await;
+        assert_eq!(read(sent.clone()).await.unwrap(), Some(row(vec![text])));
+
+        let body = sent[1].data_body.to_vec();
+        // The text's own buffer is the last, and starts with its length, 10000.
+        let at = (0..body.len() - 8)
+            .rfind(|at| body[*at..at + 8] == 10_000_i64.to_le_bytes())
+            .unwrap();
+        for claimed in [i64::MAX, 1 << 40, BYTES_MAX as i64 + 1, -2, 10_001] {
+            let mut forged = sent.clone();
+            let mut body = body.clone();
+            body[at..at + 8].copy_from_slice(&claimed.to_le_bytes());
+            forged[1].data_body = body.into();
+            let error = read(forged).await.unwrap_err();
+            assert!(
+                matches!(error, Error::InvalidArgument(_)),
+                "{claimed}: {error}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn rows_survive_the_handle() {
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(Int64Array::from(vec![None])),
+            Arc::new(StringArray::from(vec!["a"])),
+            Arc::new(NullArray::new(1)),
+        ];
+        let row = row(columns);
+        assert_eq!(from_ipc(&to_ipc(&row).unwrap()).unwrap(), row);
+    }
+
+    fn bound(wanted: DataType, value: impl Array + 'static) -> Result<ScalarValue> {
+        let parameters = Schema::new(vec![Field::new("$1", wanted, true)]);
+        let row = row(vec![Arc::new(value)]);
+        bind(&parameters, Some(&row)).map(|mut values| values.remove(0))
+    }
+
+    #[test]
+    fn values_take_the_statement_s_types() {
+        let texts = StringArray::from(vec!["7"]);
+        assert_eq!(
+            bound(DataType::Int32, Int64Array::from(vec![7])).unwrap(),
+            ScalarValue::Int32(Some(7))
+        );
+        assert_eq!(
+            bound(DataType::Int32, texts.clone()).unwrap(),
+            ScalarValue::Int32(Some(7))
+        );
+        assert_eq!(
+            bound(DataType::Utf8View, texts.clone()).unwrap(),
+            ScalarValue::Utf8View(Some("7".into()))
+        );
+        assert_eq!(
+            bound(DataType::Null, texts).unwrap(),
+            ScalarValue::Utf8(Some("7".into()))
+        );
+        assert_eq!(
+            bound(DataType::Int64, NullArray::new(1)).unwrap(),
+            ScalarValue::Int64(None)
+        );
+        assert_eq!(
+            bound(DataType::Float32, Float64Array::from(vec![0.1])).unwrap(),
+            ScalarValue::Float32(Some(0.1))
+        );
+        assert_eq!(
+            bound(DataType::Int64, Float64Array::from(vec![2.0])).unwrap(),
+            ScalarValue::Int64(Some(2))
+        );
+        assert_eq!(
+            bound(
+                DataType::Timestamp(TimeUnit::Nanosecond, None),
+                Date32Array::from(vec![1])
+            )
+            .unwrap(),
+            ScalarValue::TimestampNanosecond(Some(86_400_000_000_000), None)
+        );
+    }
+
+    #[test]
+    fn values_that_do_not_fit_are_named_by_position() {
+        for refused in [
+            bound(DataType::Int32, Int64Array::from(vec![i64::MAX])),
+            bound(DataType::Int64, Float64Array::from(vec![1.5])),
+            bound(DataType::Int64, StringArray::from(vec!["seven"])),
+            bound(DataType::Date32, TimestampMicrosecondArray::from(vec![1])),
+            bound(DataType::Date32, BooleanArray::from(vec![true])),
+        ] {
+            let error = refused.unwrap_err();
+            assert!(
+                matches!(&error, Error::InvalidArgument(text) if text.starts_with("parameter 1 is ")),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_number_of_values_is_that_of_the_parameters() {
+        let one = Schema::new(vec![Field::new("$1", DataType::Int64, true)]);
+        assert!(bind(&Schema::empty(), None).unwrap().is_empty());
+        assert_eq!(
+            bind(&one, None).unwrap_err().to_string(),
+            "the statement has 1 parameter and 0 values are bound: prepare it and bind one row \
+             with one column for each"
+        );
+        assert!(bind(&Schema::empty(), Some(&ints(&[1]))).is_err());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #[test]
+        fn edited_messages_never_panic(
+            edits in proptest::collection::vec((any::<bool>(), any::<bool>(), any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(async {
+                let columns: Vec<ArrayRef> = vec![
+                    Arc::new(Int64Array::from(vec![Some(5)])),
+                    Arc::new(StringArray::from(vec!["text"])),
+                ];
+                let mut sent = messages(vec![row(columns)], IpcWriteOptions::default()).await;
+                for (second, body, at, byte) in edits {
+                    let message = &mut sent[usize::from(second)];
+                    let part = if body { &mut message.data_body } else { &mut message.data_header };
+                    if part.is_empty() {
+                        continue;
+                    }
+                    let mut edited = part.to_vec();
+                    edited[at.index(part.len())] = byte;
+                    *part = edited.into();
+                }
+                let _ = read(sent).await;
+            });
+        }
+    }
+}

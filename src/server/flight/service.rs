@@ -1,0 +1,146 @@
+//! The calls of Flight, each taken apart and handed on.
+//!
+//! The service is our own and not the blanket one that arrow-flight has for its
+//! `FlightSqlService`, which refuses GetSchema and PollFlightInfo and lists
+//! actions that are not served.
+
+use arrow_flight::flight_service_server::FlightService;
+use arrow_flight::{
+    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo,
+    HandshakeRequest, HandshakeResponse, PollInfo, PutResult, Result as ActionResult, SchemaResult,
+    Ticket,
+};
+use futures::stream;
+use prost::Message;
+use tonic::metadata::MetadataValue;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::error::Error;
+use crate::server::status::to_status;
+use crate::server::tenant::Admitted;
+
+use super::{Answers, FlightServer, MessageStream, action, statement};
+
+#[tonic::async_trait]
+impl FlightService for FlightServer {
+    type HandshakeStream = Answers<HandshakeResponse>;
+    type ListFlightsStream = Answers<FlightInfo>;
+    type DoGetStream = MessageStream;
+    type DoPutStream = Answers<PutResult>;
+    type DoActionStream = Answers<ActionResult>;
+    type ListActionsStream = Answers<ActionType>;
+    type DoExchangeStream = MessageStream;
+
+    /// Nothing authenticates, so every credential is as good as none. Clients that
+    /// send one wait for a token all the same, and fail without it.
+    async fn handshake(
+        &self,
+        _request: Request<Streaming<HandshakeRequest>>,
+    ) -> Result<Response<Self::HandshakeStream>, Status> {
+        let mut response = Response::new(one(HandshakeResponse::default()));
+        let token = MetadataValue::from_static("Bearer none");
+        response.metadata_mut().insert("authorization", token);
+        Ok(response)
+    }
+
+    /// Results exist by command alone, so there are none to list.
+    async fn list_flights(
+        &self,
+        _request: Request<Criteria>,
+    ) -> Result<Response<Self::ListFlightsStream>, Status> {
+        Ok(Response::new(Box::pin(stream::empty())))
+    }
+
+    async fn get_flight_info(
+        &self,
+        request: Request<FlightDescriptor>,
+    ) -> Result<Response<FlightInfo>, Status> {
+        let (admitted, descriptor) = take_apart(request)?;
+        let info = self.flight_info(admitted, descriptor).await;
+        info.map(Response::new).map_err(|error| to_status(&error))
+    }
+
+    /// A query is ready to be read as soon as it is announced.
+    async fn poll_flight_info(
+        &self,
+        request: Request<FlightDescriptor>,
+    ) -> Result<Response<PollInfo>, Status> {
+        let (admitted, descriptor) = take_apart(request)?;
+        let info = self.flight_info(admitted, descriptor).await;
+        let info = info.map_err(|error| to_status(&error))?;
+        Ok(Response::new(PollInfo {
+            info: Some(info),
+            progress: Some(1.0),
+            ..PollInfo::default()
+        }))
+    }
+
+    async fn get_schema(
+        &self,
+        request: Request<FlightDescriptor>,
+    ) -> Result<Response<SchemaResult>, Status> {
+        let (admitted, descriptor) = take_apart(request)?;
+        let schema = self.schema(admitted, &descriptor).await;
+        let message = schema.and_then(|schema| statement::schema_message(&schema));
+        let schema = message.map_err(|error| to_status(&error))?;
+        Ok(Response::new(SchemaResult { schema }))
+    }
+
+    async fn do_get(
+        &self,
+        request: Request<Ticket>,
+    ) -> Result<Response<Self::DoGetStream>, Status> {
+        let (admitted, ticket) = take_apart(request)?;
+        let rows = self.rows(admitted, &ticket).await;
+        rows.map(Response::new).map_err(|error| to_status(&error))
+    }
+
+    async fn do_put(
+        &self,
+        request: Request<Streaming<FlightData>>,
+    ) -> Result<Response<Self::DoPutStream>, Status> {
+        let (admitted, messages) = take_apart(request)?;
+        let result = self.put(admitted, messages).await;
+        let result = result.map_err(|error| to_status(&error))?;
+        Ok(Response::new(one(PutResult {
+            app_metadata: result.encode_to_vec().into(),
+        })))
+    }
+
+    async fn do_action(
+        &self,
+        request: Request<Action>,
+    ) -> Result<Response<Self::DoActionStream>, Status> {
+        let (admitted, action) = take_apart(request)?;
+        let body = self.act(admitted, action).await;
+        let body = body.map_err(|error| to_status(&error))?;
+        let results = stream::iter(body.map(|body| Ok(ActionResult { body })));
+        Ok(Response::new(Box::pin(results)))
+    }
+
+    async fn list_actions(
+        &self,
+        _request: Request<Empty>,
+    ) -> Result<Response<Self::ListActionsStream>, Status> {
+        let actions = stream::iter(action::served().map(Ok));
+        Ok(Response::new(Box::pin(actions)))
+    }
+
+    async fn do_exchange(
+        &self,
+        _request: Request<Streaming<FlightData>>,
+    ) -> Result<Response<Self::DoExchangeStream>, Status> {
+        let error = Error::Unimplemented("DoExchange is not served: use DoGet".into());
+        Err(to_status(&error))
+    }
+}
+
+/// The admission and the message of `request`.
+fn take_apart<T>(request: Request<T>) -> Result<(Admitted, T), Status> {
+    let admitted = Admitted::of(&request).map_err(|error| to_status(&error))?;
+    Ok((admitted.clone(), request.into_inner()))
+}
+
+fn one<T: Send + 'static>(answer: T) -> Answers<T> {
+    Box::pin(stream::iter([Ok(answer)]))
+}

@@ -1,0 +1,37 @@
+//! The network server, and the only user of tonic: one port for gRPC, Flight
+//! SQL and gRPC-Web, and one for probes and scrapers.
+//!
+//! ```text
+//! bytes -> accept      a counted connection
+//!       -> request     an id and a span
+//!       -> origin      pages of allowed origins only
+//!       -> tonic-web   gRPC-Web becomes gRPC
+//!       -> observe     status, duration, panics
+//!       -> tenant      jammi-session-id becomes an Admitted, or a refusal
+//!       -> session, catalog, flight
+//! ```
+//!
+//! Architecture invariant: services learn who a request is for from
+//! [`tenant::Admitted`] alone, and turn errors into statuses in [`status`] alone.
+
+mod accept;
+pub mod catalog;
+pub mod flight;
+mod health;
+mod http;
+mod methods;
+mod observe;
+mod origin;
+pub mod proto;
+mod request;
+mod run;
+mod serve;
+pub mod session;
+pub mod status;
+mod telemetry;
+pub mod tenant;
+
+pub use methods::method_names;
+pub use run::run;
+pub use serve::{BoundServer, Server};
+pub use telemetry::log_to_stderr;

@@ -1,0 +1,16 @@
+//! What `build.rs` makes of `proto/`: messages, servers and clients.
+
+/// `jammi.v1.session`: binding a session to a tenant.
+#[allow(missing_docs)]
+pub mod session {
+    tonic::include_proto!("jammi.v1.session");
+}
+
+/// `jammi.v1.catalog`: sources and models.
+#[allow(missing_docs)]
+pub mod catalog {
+    tonic::include_proto!("jammi.v1.catalog");
+}
+
+/// The descriptors of both, for reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("jammi_descriptor");

@@ -1,0 +1,277 @@
+//! The server's assembly: ports, layers, services, and the way it stops.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::body::Body;
+use tonic::service::{InterceptorLayer, Routes};
+use tonic::transport::Server as Transport;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_reflection::server::Builder as Reflection;
+use tonic_web::GrpcWebLayer;
+use tower::{BoxError, Layer, Service, ServiceBuilder};
+use tracing::{info, warn};
+
+use super::accept::Port;
+use super::catalog::{Catalogs, SourceRegistration};
+use super::flight::{FlightServer, SessionNames};
+use super::health::{HealthService, Readiness};
+use super::http;
+use super::observe::ObserveLayer;
+use super::origin::{AllowedOrigins, cors};
+use super::proto;
+use super::proto::catalog::catalog_service_server::CatalogServiceServer;
+use super::proto::session::session_service_server::SessionServiceServer;
+use super::request::RequestIdLayer;
+use super::session::Sessions;
+use super::telemetry::{self, METRICS_UPKEEP};
+use super::tenant::{SessionMap, SystemBindings, SystemClock, TenantInterceptor};
+use crate::backend::ServerLock;
+use crate::config::JammiConfig;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::tenant::Principal;
+
+/// How long the last scrape may take after everything else has stopped.
+const HTTP_STOP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The longest time between two looks for idle sessions.
+const SWEEP_INTERVAL_MAX: Duration = Duration::from_secs(60);
+
+/// Makes servers.
+pub struct Server;
+
+/// A server that listens and does not answer yet: what arrives waits until
+/// [`BoundServer::serve`].
+pub struct BoundServer {
+    config: JammiConfig,
+    engine: Engine,
+    sessions: SessionMap,
+    readiness: Readiness,
+    grpc: Port,
+    http: Port,
+    grpc_addr: SocketAddr,
+    http_addr: SocketAddr,
+    _lock: ServerLock,
+}
+
+impl Server {
+    /// Takes the artifact directory and both ports, and loads the sessions.
+    ///
+    /// # Errors
+    /// A directory that another server uses, an address that cannot be
+    /// listened on, or a storage that cannot be read.
+    pub async fn bind(config: JammiConfig, engine: Engine) -> Result<BoundServer> {
+        config.validate()?;
+        // Before the first metric is recorded.
+        let _ = telemetry::metrics();
+        let lock = engine.backend().lock_for_server()?;
+        let settings = &config.server;
+        let names = ("server.listen", "--listen");
+        let grpc = Port::bind("grpc", &settings.listen, names, settings).await?;
+        let names = ("server.http_listen", "--http-listen");
+        let http = Port::bind("http", &settings.http_listen, names, settings).await?;
+        let sessions = SessionMap::open(
+            Arc::new(SystemBindings::new(engine.backend().clone())),
+            &Principal::trusted_network(),
+            &config.sessions,
+            Arc::new(SystemClock),
+        )
+        .await?;
+        Ok(BoundServer {
+            grpc_addr: grpc.local_addr()?,
+            http_addr: http.local_addr()?,
+            readiness: Readiness::serving(),
+            config,
+            engine,
+            sessions,
+            grpc,
+            http,
+            _lock: lock,
+        })
+    }
+}
+
+impl BoundServer {
+    /// Where gRPC, Flight SQL and gRPC-Web are served.
+    pub fn grpc_addr(&self) -> SocketAddr {
+        self.grpc_addr
+    }
+
+    /// Where health, readiness and metrics are served.
+    pub fn http_addr(&self) -> SocketAddr {
+        self.http_addr
+    }
+
+    /// Serves until `shutdown` completes; then says that it is not ready, stops
+    /// accepting, and lets running requests end for `server.drain_timeout_ms`.
+    /// What runs longer is cut off.
+    ///
+    /// # Errors
+    /// A defect of the assembly.
+    pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) -> Result<()> {
+        let stack = self.stack()?;
+        let pages = http::pages(self.readiness.clone());
+        let (transport, http_transport) = (self.transport(), self.transport());
+        let (grpc_closing, http_closing) = (self.grpc.closing(), self.http.closing());
+        let drain_timeout = Duration::from_millis(self.config.server.drain_timeout_ms);
+        let idle_timeout = Duration::from_secs(self.config.sessions.idle_timeout_secs);
+
+        let http_stop = CancellationToken::new();
+        let mut http =
+            AbortOnDropHandle::new(tokio::spawn(http_transport.serve_with_incoming_shutdown(
+                pages,
+                self.http.connections(),
+                http_stop.clone().cancelled_owned(),
+            )));
+        let upkeep = upkeep(self.sessions.clone(), idle_timeout);
+        let upkeep = AbortOnDropHandle::new(tokio::spawn(upkeep));
+
+        let stopping = CancellationToken::new();
+        let stop = async {
+            shutdown.await;
+            info!("stopping: no new requests are taken");
+            self.readiness.drain();
+            stopping.cancel();
+        };
+        let overdue = async {
+            stopping.cancelled().await;
+            tokio::time::sleep(drain_timeout).await;
+        };
+        let serving = transport.serve_with_incoming_shutdown(stack, self.grpc.connections(), stop);
+        let served = tokio::select! {
+            served = serving => served,
+            () = overdue => {
+                warn!("requests that still run after server.drain_timeout_ms are cut off");
+                Ok(())
+            }
+        };
+        grpc_closing.cancel();
+        drop(upkeep);
+        if let Err(error) = self.sessions.sweep().await {
+            warn!(%error, "last uses of sessions were not stored");
+        }
+        // Last, so that probes see the server drain.
+        http_stop.cancel();
+        let _ = tokio::time::timeout(HTTP_STOP_TIMEOUT, &mut http).await;
+        http_closing.cancel();
+        info!("stopped");
+        served.map_err(|error| Error::internal("the server cannot serve", error))
+    }
+
+    /// How connections are served, on either port.
+    fn transport(&self) -> Transport {
+        let settings = &self.config.server;
+        let keepalive_interval = Duration::from_millis(settings.keepalive_interval_ms);
+        let keepalive_timeout = Duration::from_millis(settings.keepalive_timeout_ms);
+        Transport::builder()
+            // Browsers behind proxies, probes and scrapers.
+            .accept_http1(true)
+            // A client that vanished answers no ping.
+            .http2_keepalive_interval(Some(keepalive_interval))
+            .http2_keepalive_timeout(Some(keepalive_timeout))
+            .http2_max_header_list_size(settings.header_bytes_max)
+            .max_concurrent_streams(settings.connection_streams_max)
+    }
+
+    /// The gRPC port, from the outside in.
+    fn stack(
+        &self,
+    ) -> Result<
+        impl Service<
+            ::http::Request<Body>,
+            Response = ::http::Response<Body>,
+            Error: Into<BoxError> + Send,
+            Future: Send,
+        > + Clone
+        + Send
+        + 'static,
+    > {
+        let origins = AllowedOrigins::new(&self.config.server.allowed_origins);
+        Ok(ServiceBuilder::new()
+            // Outermost, so that refusals and preflights have an id too.
+            .layer(RequestIdLayer)
+            // Outside gRPC-Web, which would refuse a preflight, and outside the
+            // origin guard, so that browsers learn why they may not call.
+            .layer(cors(&origins))
+            // Before anything reads the request.
+            .layer(origins)
+            // Outside the tenant layer, because a browser's metadata arrives
+            // translated.
+            .layer(GrpcWebLayer::new())
+            // Inside gRPC-Web, which moves the status into the body.
+            .layer(ObserveLayer)
+            .service(self.routes()?))
+    }
+
+    /// The services, each behind admission if it acts for a tenant.
+    fn routes(&self) -> Result<Routes> {
+        let message_bytes_max = self.config.server.message_bytes_max;
+        let admission = InterceptorLayer::new(TenantInterceptor::new(
+            self.sessions.clone(),
+            Principal::trusted_network(),
+            self.config.tenancy.anonymous_reads,
+        ));
+        let sessions = SessionServiceServer::new(Sessions::new(self.sessions.clone()))
+            .max_decoding_message_size(message_bytes_max)
+            .max_encoding_message_size(message_bytes_max);
+        let registration = self.source_registration();
+        let catalogs = CatalogServiceServer::new(Catalogs::new(self.engine.clone(), registration))
+            .max_decoding_message_size(message_bytes_max)
+            .max_encoding_message_size(message_bytes_max);
+        let names = SessionNames::new(
+            self.config.sessions.max,
+            Duration::from_secs(self.config.sessions.idle_timeout_secs),
+        );
+        let flight =
+            FlightServer::new(self.engine.clone(), Arc::new(names), &self.config)?.into_service();
+        let health = HealthServer::new(HealthService::new(self.readiness.clone()));
+        let reflection = || {
+            Reflection::configure()
+                .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        let undescribed = |error| Error::internal("the services cannot be described", error);
+        Ok(Routes::new(admission.layer(sessions))
+            .add_service(admission.layer(catalogs))
+            .add_service(admission.layer(flight))
+            // Health and reflection belong to no tenant.
+            .add_service(health)
+            .add_service(reflection().build_v1().map_err(undescribed)?)
+            .add_service(reflection().build_v1alpha().map_err(undescribed)?))
+    }
+
+    /// Whether clients may register sources. Whoever reaches the port could read
+    /// every file that the server can read by registering it, so beyond
+    /// loopback only named roots are open. Sources that are registered on the
+    /// machine itself are served all the same.
+    pub fn source_registration(&self) -> SourceRegistration {
+        match &self.config.sources.roots {
+            Some(roots) if roots.is_empty() => SourceRegistration::Refused,
+            None if !self.grpc_addr.ip().is_loopback() => SourceRegistration::Refused,
+            Some(_) | None => SourceRegistration::Allowed,
+        }
+    }
+}
+
+/// Forgets idle sessions and tidies the metrics, for as long as it is polled.
+async fn upkeep(sessions: SessionMap, idle_timeout: Duration) {
+    let mut sweeps = interval((idle_timeout / 4).min(SWEEP_INTERVAL_MAX));
+    sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut tidying = interval(METRICS_UPKEEP);
+    tidying.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = sweeps.tick() => if let Err(error) = sessions.sweep().await {
+                warn!(%error, "idle sessions were not swept");
+            },
+            _ = tidying.tick() => if let Some(metrics) = telemetry::metrics() {
+                metrics.run_upkeep();
+            },
+        }
+    }
+}

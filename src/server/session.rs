@@ -1,0 +1,92 @@
+//! `jammi.v1.session.SessionService`: binds a client's session to a tenant.
+
+use std::str::FromStr;
+
+use tonic::{Request, Response, Status, async_trait};
+
+use super::proto::session::session_service_server::SessionService;
+use super::proto::session::{
+    ClearTenantRequest, ClearTenantResponse, GetTenantRequest, GetTenantResponse, SetTenantRequest,
+    SetTenantResponse, Tenant,
+};
+use super::status::respond;
+use super::tenant::{Admitted, SessionMap};
+use crate::error::{Error, Result};
+use crate::tenant::TenantId;
+
+/// The service over a session map.
+#[derive(Clone, Debug)]
+pub struct Sessions {
+    map: SessionMap,
+}
+
+impl Sessions {
+    /// Binds in `map`.
+    pub fn new(map: SessionMap) -> Self {
+        Sessions { map }
+    }
+
+    async fn set(&self, request: Request<SetTenantRequest>) -> Result<SetTenantResponse> {
+        let admitted = Admitted::of(&request)?;
+        let session = admitted.require_session()?;
+        let tenant = requested_tenant(request.get_ref())?;
+        self.map.bind(admitted.principal(), session, tenant).await?;
+        Ok(SetTenantResponse {
+            tenant: Some(message(tenant)),
+        })
+    }
+
+    async fn clear(&self, request: Request<ClearTenantRequest>) -> Result<ClearTenantResponse> {
+        let admitted = Admitted::of(&request)?;
+        let session = admitted.require_session()?;
+        self.map.clear(admitted.principal(), session).await?;
+        Ok(ClearTenantResponse {})
+    }
+}
+
+#[async_trait]
+impl SessionService for Sessions {
+    async fn set_tenant(
+        &self,
+        request: Request<SetTenantRequest>,
+    ) -> Result<Response<SetTenantResponse>, Status> {
+        respond(self.set(request).await)
+    }
+
+    async fn get_tenant(
+        &self,
+        request: Request<GetTenantRequest>,
+    ) -> Result<Response<GetTenantResponse>, Status> {
+        let answer = Admitted::of(&request).and_then(|admitted| {
+            admitted.require_session()?;
+            Ok(GetTenantResponse {
+                tenant: admitted.tenant().map(message),
+            })
+        });
+        respond(answer)
+    }
+
+    async fn clear_tenant(
+        &self,
+        request: Request<ClearTenantRequest>,
+    ) -> Result<Response<ClearTenantResponse>, Status> {
+        respond(self.clear(request).await)
+    }
+}
+
+/// The tenant in the request. One that is absent is not a wish to unbind.
+fn requested_tenant(request: &SetTenantRequest) -> Result<TenantId> {
+    match &request.tenant {
+        Some(tenant) => TenantId::from_str(&tenant.id),
+        None => Err(Error::InvalidArgument(
+            "tenant is missing: send Tenant{id: UUID}, or call ClearTenant to unbind the session"
+                .into(),
+        )),
+    }
+}
+
+fn message(tenant: TenantId) -> Tenant {
+    Tenant {
+        id: tenant.to_string(),
+    }
+}

@@ -1,0 +1,104 @@
+//! The log and the metrics of the process.
+//!
+//! Both are the process's, so they are set up once: a program that embeds the
+//! server and has its own keeps them.
+
+use std::io::IsTerminal;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{LogConfig, LogFormat};
+use crate::error::{Error, Result};
+
+/// How often the metrics are tidied.
+pub(super) const METRICS_UPKEEP: Duration = Duration::from_secs(5);
+
+/// The upper bounds of the histograms of times.
+const SECONDS: [f64; 14] = [
+    0.000_1, 0.000_3, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0,
+];
+
+/// Sends the log to stderr.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] for a filter that cannot be read.
+pub fn log_to_stderr(config: &LogConfig) -> Result<()> {
+    let filter = EnvFilter::try_new(&config.filter).map_err(|error| {
+        Error::InvalidArgument(format!(
+            "setting `log.filter` is {:?} ({error}): write a level or directives",
+            config.filter
+        ))
+    })?;
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    // Fails where the embedding program has a log of its own.
+    let _ = match config.format {
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).try_init(),
+        LogFormat::Json => lines
+            .json()
+            .flatten_event(true)
+            .with_span_list(false)
+            .try_init(),
+    };
+    Ok(())
+}
+
+/// The metrics in Prometheus' text format; none where the embedding program
+/// records them elsewhere.
+pub(super) fn metrics() -> Option<&'static PrometheusHandle> {
+    static HANDLE: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
+    let install = || {
+        let handle = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)
+            .and_then(PrometheusBuilder::install_recorder)
+            .ok()?;
+        describe();
+        Some(handle)
+    };
+    HANDLE.get_or_init(install).as_ref()
+}
+
+fn describe() {
+    for (name, text) in [
+        ("jammi_connections", "Open connections, by port"),
+        ("jammi_requests_active", "Requests that are running"),
+        (
+            "jammi_sessions_bound",
+            "Sessions that are bound to a tenant",
+        ),
+    ] {
+        describe_gauge!(name, text);
+    }
+    for (name, text) in [
+        (
+            "jammi_connections_refused_total",
+            "Connections closed at once because of server.connections_max",
+        ),
+        ("jammi_panics_total", "Requests that were ended by a panic"),
+        (
+            "jammi_requests_total",
+            "Ended requests, by method and status",
+        ),
+        ("jammi_session_binds_total", "Bindings of sessions made"),
+        (
+            "jammi_session_expiries_total",
+            "Bindings forgotten for being idle",
+        ),
+        (
+            "jammi_session_refusals_total",
+            "Bindings refused because of sessions.max",
+        ),
+    ] {
+        describe_counter!(name, text);
+    }
+    describe_histogram!(
+        "jammi_request_seconds",
+        Unit::Seconds,
+        "How long requests took, by method"
+    );
+}

@@ -1,0 +1,244 @@
+//! Admission: the header `jammi-session-id` becomes an [`Admitted`], or the
+//! request is refused.
+//!
+//! Invariant: a header that cannot be read is an error, never "no session".
+//! Credentials are not looked at: nothing authenticates, and clients send
+//! `authorization` headers that mean nothing.
+
+use std::str::FromStr;
+
+use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::{Request, Status};
+
+use super::SessionMap;
+use crate::error::{Error, Result};
+use crate::server::status::to_status;
+use crate::tenant::{Principal, Scope, SessionId, TenantId};
+
+/// The request metadata that names the session.
+pub const SESSION_HEADER: &str = "jammi-session-id";
+
+/// What a request was admitted as. Services find it in the request's
+/// extensions, by [`Admitted::of`].
+#[derive(Clone, Debug)]
+pub struct Admitted {
+    principal: Principal,
+    session: Option<SessionId>,
+    tenant: Option<TenantId>,
+    generation: u64,
+    anonymous_reads: bool,
+}
+
+impl Admitted {
+    /// What `request` was admitted as.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when the service is not behind the interceptor.
+    pub fn of<T>(request: &Request<T>) -> Result<&Admitted> {
+        request
+            .extensions()
+            .get::<Admitted>()
+            .ok_or_else(|| Error::Internal {
+                message: "the request was not admitted".into(),
+                source: None,
+            })
+    }
+
+    /// What the request may touch.
+    ///
+    /// # Errors
+    /// [`Error::FailedPrecondition`] when no tenant is bound and the server
+    /// does not allow that.
+    pub fn scope(&self) -> Result<Scope> {
+        match self.tenant {
+            Some(tenant) => Ok(Scope::tenant_bound(self.principal.clone(), tenant)),
+            None if self.anonymous_reads => Ok(Scope::global(self.principal.clone())),
+            None => Err(Error::FailedPrecondition(format!(
+                "no tenant is bound: call jammi.v1.session.SessionService.SetTenant with the \
+                 {SESSION_HEADER} that this request carries"
+            ))),
+        }
+    }
+
+    /// Who is asking.
+    pub fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
+    /// The session that the request names.
+    pub fn session(&self) -> Option<&SessionId> {
+        self.session.as_ref()
+    }
+
+    /// The tenant that the session was bound to when the request came in.
+    pub fn tenant(&self) -> Option<TenantId> {
+        self.tenant
+    }
+
+    /// Changes whenever the session's binding does: what was made under one
+    /// generation is not to be used under another. 0 when nothing is bound.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The session, for what makes no sense without one.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] when the request names none.
+    pub fn require_session(&self) -> Result<&SessionId> {
+        self.session.as_ref().ok_or_else(|| {
+            Error::InvalidArgument(format!(
+                "request metadata {SESSION_HEADER} is missing: send one of your own choosing, such \
+                 as a UUID, on this call and on every one that is to see the binding"
+            ))
+        })
+    }
+}
+
+/// Admits the requests of every service that acts for a tenant.
+#[derive(Clone, Debug)]
+pub struct TenantInterceptor {
+    sessions: SessionMap,
+    principal: Principal,
+    anonymous_reads: bool,
+}
+
+impl TenantInterceptor {
+    /// Admits by the bindings of `sessions`. `anonymous_reads` says whether a
+    /// request without a binding has a scope at all.
+    pub fn new(sessions: SessionMap, principal: Principal, anonymous_reads: bool) -> Self {
+        TenantInterceptor {
+            sessions,
+            principal,
+            anonymous_reads,
+        }
+    }
+
+    /// What a request with this metadata is admitted as.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] when the session header cannot be read.
+    pub fn admit(&self, metadata: &MetadataMap) -> Result<Admitted> {
+        let session = session_of(metadata)?;
+        let bound = session
+            .as_ref()
+            .and_then(|session| self.sessions.binding(&self.principal, session));
+        Ok(Admitted {
+            principal: self.principal.clone(),
+            session,
+            tenant: bound.map(|bound| bound.tenant),
+            generation: bound.map_or(0, |bound| bound.generation),
+            anonymous_reads: self.anonymous_reads,
+        })
+    }
+}
+
+impl Interceptor for TenantInterceptor {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        let admitted = self
+            .admit(request.metadata())
+            .map_err(|error| to_status(&error))?;
+        request.extensions_mut().insert(admitted);
+        Ok(request)
+    }
+}
+
+/// The one session that the metadata names. Clients that set the header on
+/// several levels send it more than once, and proxies join repeated headers
+/// with commas: both are fine while every value is the same.
+fn session_of(metadata: &MetadataMap) -> Result<Option<SessionId>> {
+    let mut found: Option<SessionId> = None;
+    for value in metadata.get_all(SESSION_HEADER) {
+        for text in values_of(value)? {
+            match &found {
+                None => found = Some(SessionId::from_str(text)?),
+                Some(session) if session.as_str() == text => {}
+                Some(_) => {
+                    SessionId::from_str(text)?;
+                    return Err(Error::InvalidArgument(format!(
+                        "{SESSION_HEADER} was sent with different values: send one value"
+                    )));
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The values that one header line holds.
+fn values_of(value: &MetadataValue<Ascii>) -> Result<impl Iterator<Item = &str>> {
+    let text = value.to_str().map_err(|_| {
+        Error::InvalidArgument(format!(
+            "{SESSION_HEADER} has a control character or a non-ASCII character: send printable \
+             ASCII without blanks, such as a UUID"
+        ))
+    })?;
+    let joined = text.contains(',');
+    Ok(text.split(',').map(move |part| {
+        if joined {
+            part.trim_matches([' ', '\t'])
+        } else {
+            part
+        }
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, HeaderValue};
+
+    use super::*;
+
+    /// Header lines, and the session that they name or a part of the refusal.
+    type Case<'a> = (&'a [&'a [u8]], Result<Option<&'a str>, &'a str>);
+
+    fn metadata(values: &[&[u8]]) -> MetadataMap {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(SESSION_HEADER, HeaderValue::from_bytes(value).unwrap());
+        }
+        MetadataMap::from_headers(headers)
+    }
+
+    #[test]
+    fn a_session_header_is_one_value_or_an_error() {
+        let longest = "x".repeat(128);
+        let too_long = "x".repeat(129);
+        let cases: &[Case] = &[
+            (&[], Ok(None)),
+            (&[b"s1"], Ok(Some("s1"))),
+            (&[longest.as_bytes()], Ok(Some(&longest))),
+            (&[b"s1", b"s1"], Ok(Some("s1"))),
+            (&[b"s1,s1"], Ok(Some("s1"))),
+            (&[b"s1, s1", b"s1"], Ok(Some("s1"))),
+            (&[b"s1", b"s2"], Err("different values")),
+            (&[b"s1,s2"], Err("different values")),
+            (&[b"s1", b""], Err("is empty")),
+            (&[b"s1", b"s 1"], Err("a blank")),
+            (&[b""], Err("is empty")),
+            (&[b","], Err("is empty")),
+            (&[b"s1,"], Err("is empty")),
+            (&[b" "], Err("a blank")),
+            (&[b" s1"], Err("a blank")),
+            (&[b"s 1"], Err("a blank")),
+            (&[b"s\t1"], Err("a blank")),
+            (&[b"s\xc3\xa9"], Err("non-ASCII")),
+            (&[b"\xff"], Err("non-ASCII")),
+            (&[too_long.as_bytes()], Err("129 bytes")),
+        ];
+        for (values, expected) in cases {
+            let found = session_of(&metadata(values));
+            match (expected, &found) {
+                (Ok(expected), Ok(found)) => {
+                    let found = found.as_ref().map(SessionId::as_str);
+                    assert_eq!(found, *expected, "{values:?}");
+                }
+                (Err(part), Err(Error::InvalidArgument(text))) => {
+                    assert!(text.contains(part), "{values:?}: {text}");
+                }
+                _ => panic!("{values:?}: {found:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! Who a request is for: the session header, the bindings, and admission.
+//!
+//! Architecture invariant: what a request may touch is decided here, once, when
+//! it is admitted; a binding that changes later changes the next request.
+//! Services learn of it from [`Admitted`] alone and never read the header.
+
+mod admission;
+mod clock;
+mod key;
+mod sessions;
+mod store;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use admission::{Admitted, SESSION_HEADER, TenantInterceptor};
+pub use clock::{Clock, SystemClock};
+pub use sessions::{Bound, SessionMap, Swept};
+pub use store::{BindingStore, Change, StoredBinding, SystemBindings};
