@@ -1,0 +1,250 @@
+//! What the command line accepts.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+use super::target::ServerUrl;
+use crate::catalog::SourceFormat;
+use crate::tenant::TenantId;
+
+/// A multi-tenant database: one engine, one connection per tenant.
+///
+/// Without a command, opens the interactive shell.
+#[derive(Debug, Parser)]
+#[command(name = "jammi", version, max_term_width = 100)]
+pub struct Cli {
+    /// Where the command works and for whom.
+    #[command(flatten)]
+    pub global: GlobalArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+impl Cli {
+    /// Reads a command line.
+    pub fn read(words: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let cli = Cli::try_parse_from(words)?;
+        // The parser knows no conflicts between flags on two sides of a command.
+        if cli.global.url.is_some() && cli.global.artifact_dir.is_some() {
+            return Err(Cli::command().error(
+                ErrorKind::ArgumentConflict,
+                "the argument '--url <URL>' cannot be used with '--artifact-dir <DIR>'",
+            ));
+        }
+        Ok(cli)
+    }
+}
+
+/// The flags that every command takes.
+#[derive(Clone, Debug, Default, Args)]
+pub struct GlobalArgs {
+    /// Work as this tenant: a UUID of version 4 or 7. Without it, on the shared rows alone.
+    #[arg(long, global = true, env = "JAMMI_TENANT", value_name = "UUID")]
+    pub tenant: Option<TenantId>,
+    /// Work in this process on the databases of a directory.
+    #[arg(long, global = true, value_name = "DIR")]
+    pub artifact_dir: Option<PathBuf>,
+    /// Work through a running server, as in grpc://127.0.0.1:50051. [env: JAMMI_URL]
+    #[arg(long, global = true, value_name = "URL")]
+    pub url: Option<ServerUrl>,
+    /// Read settings from a TOML file. [env: JAMMI_CONFIG]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the server until it is told to stop.
+    Serve(ServeArgs),
+    /// Look at the settings.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Files that are read as tables.
+    #[command(subcommand)]
+    Sources(SourcesCommand),
+    /// The registry of models.
+    #[command(subcommand)]
+    Models(ModelsCommand),
+    /// Run SQL and write its rows to stdout.
+    Query(QueryArgs),
+    /// Talk SQL: interactively on a terminal, else statement by statement from stdin.
+    Shell(OutputArgs),
+}
+
+/// How the server is run.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Where gRPC, Flight SQL and gRPC-Web are served; port 0 takes a free one.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub listen: Option<String>,
+    /// Where health and metrics are served by plain HTTP; port 0 takes a free one.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub http_listen: Option<String>,
+    /// Start with a small data set of three tenants and a shared table.
+    #[arg(long)]
+    pub sample: bool,
+}
+
+/// What to do with the settings.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Print every setting as it takes effect.
+    Show,
+}
+
+/// What to do with sources.
+#[derive(Debug, Subcommand)]
+pub enum SourcesCommand {
+    /// List the sources that can be read.
+    List(OutputArgs),
+    /// Register files as a table.
+    Add(AddSourceArgs),
+    /// Show a source and its columns.
+    Describe {
+        /// The source's name.
+        name: String,
+        /// How the rows are written.
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Read the schema of a source's files again.
+    Refresh {
+        /// The source's name.
+        name: String,
+    },
+    /// Forget a source. Its files stay where they are.
+    Drop {
+        /// The source's name.
+        name: String,
+    },
+}
+
+/// A source to be registered.
+#[derive(Debug, Args)]
+pub struct AddSourceArgs {
+    /// The name in SQL: NAME.public.NAME.
+    pub name: String,
+    /// A file, a glob or a directory: a path, or a file:// or s3:// URL.
+    pub location: String,
+    /// How the files are encoded; read from their names when not given.
+    #[arg(long, value_name = "FORMAT", value_parser = source_format())]
+    pub format: Option<SourceFormat>,
+    /// The column that says which tenant a row belongs to.
+    #[arg(long, value_name = "COLUMN", conflicts_with = "no_tenant_column")]
+    pub tenant_column: Option<String>,
+    /// Rows carry no tenant: whoever sees the source sees all of them.
+    #[arg(long)]
+    pub no_tenant_column: bool,
+}
+
+/// What to do with models.
+#[derive(Debug, Subcommand)]
+pub enum ModelsCommand {
+    /// List the models that can be read.
+    List {
+        /// The versions of this model alone.
+        name: Option<String>,
+        /// How the rows are written.
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Record a version of a model.
+    Register {
+        /// The model's name.
+        name: String,
+        /// The version, new for this model.
+        version: String,
+        /// Where the model's artifact is.
+        uri: String,
+        /// What else is known of it.
+        #[arg(long, value_name = "JSON", default_value = "{}")]
+        metadata: String,
+    },
+    /// Show one version of a model.
+    Describe {
+        /// The model's name.
+        name: String,
+        /// The version; the one registered last when not given.
+        version: Option<String>,
+        /// How the rows are written.
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Forget a version of a model.
+    Drop {
+        /// The model's name.
+        name: String,
+        /// The version.
+        version: String,
+    },
+}
+
+/// SQL to be run, from one of three places.
+#[derive(Debug, Args)]
+pub struct QueryArgs {
+    /// Statements, separated by `;`.
+    #[arg(value_name = "SQL", required_unless_present_any = ["command", "file"])]
+    pub sql: Option<String>,
+    /// Statements, as with psql.
+    #[arg(short = 'c', long, value_name = "SQL", conflicts_with = "sql")]
+    pub command: Option<String>,
+    /// Read the statements from a file; `-` is stdin.
+    #[arg(short = 'f', long, value_name = "FILE", conflicts_with_all = ["sql", "command"])]
+    pub file: Option<PathBuf>,
+    /// Write the rows to a file, which appears when all of them are written.
+    #[arg(short = 'o', long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// How the rows are written.
+    #[command(flatten)]
+    pub format: OutputArgs,
+}
+
+/// How rows are written.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct OutputArgs {
+    /// How rows are written.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = OutputFormat::Table)]
+    pub format: OutputFormat,
+}
+
+/// How rows are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OutputFormat {
+    /// Columns in line, for people.
+    Table,
+    /// Comma-separated values with a header line.
+    Csv,
+    /// One array of objects.
+    Json,
+    /// One object a line.
+    Ndjson,
+    /// An Arrow IPC stream.
+    Arrow,
+    /// A Parquet file.
+    Parquet,
+}
+
+impl OutputFormat {
+    /// Whether the bytes are not for a terminal, and two results in a row do
+    /// not make one.
+    pub fn is_binary(self) -> bool {
+        match self {
+            OutputFormat::Arrow | OutputFormat::Parquet => true,
+            OutputFormat::Table | OutputFormat::Csv | OutputFormat::Json | OutputFormat::Ndjson => {
+                false
+            }
+        }
+    }
+}
+
+/// Parses a [`SourceFormat`] and offers its names in help and completions.
+fn source_format() -> impl clap::builder::TypedValueParser<Value = SourceFormat> {
+    use clap::builder::TypedValueParser;
+    clap::builder::PossibleValuesParser::new(SourceFormat::ALL.map(SourceFormat::as_str))
+        .try_map(|name| name.parse::<SourceFormat>())
+}

@@ -1,0 +1,122 @@
+//! The `jammi` command.
+//!
+//! `args` says what can be typed; each command has a file of its own and works
+//! on a [`target::Target`], which is the engine in this process or one behind
+//! a server. Rows leave through [`output`], alone on stdout; everything else
+//! goes to stderr.
+//!
+//! Architecture invariant: this is the only layer that prints, and the only
+//! one that ends the process.
+
+pub mod args;
+pub mod failure;
+pub mod output;
+pub mod progress;
+pub mod statements;
+pub mod target;
+
+mod catalog_rows;
+mod interrupt;
+mod models;
+mod query;
+mod sample;
+mod serve;
+mod settings;
+mod shell;
+mod sources;
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use self::args::{Cli, Command, ConfigCommand, GlobalArgs, OutputArgs, OutputFormat};
+use self::failure::{Failure, Outcome};
+use self::interrupt::Interrupt;
+use self::target::Target;
+
+/// The stack of a worker. Planning deep expressions is recursive, and an
+/// unoptimized build needs several times the room of an optimized one.
+const WORKER_STACK_BYTES: usize = 8 << 20;
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    // Usage errors, help and the version are printed by the parser, which ends
+    // the process with 2 or 0.
+    let cli = Cli::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    let outcome = runtime().and_then(|runtime| {
+        let outcome = runtime.block_on(run(cli));
+        // Cancelled work may sit in a blocking read, which nobody waits for.
+        runtime.shutdown_background();
+        outcome
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            report(&failure);
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn runtime() -> Outcome<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_stack_size(WORKER_STACK_BYTES)
+        .build()
+        .map_err(|error| Failure::Usage(format!("cannot start threads: {error}")))
+}
+
+async fn run(cli: Cli) -> Outcome {
+    let global = cli.global;
+    let shell = Command::Shell(OutputArgs {
+        format: OutputFormat::Table,
+    });
+    match cli.command.unwrap_or(shell) {
+        Command::Serve(args) => serve::run(&global, args).await,
+        Command::Config(ConfigCommand::Show) => settings::show(&global),
+        Command::Shell(output) => shell::run(open(&global).await?, output.format).await,
+        Command::Sources(command) => {
+            on_target(&global, async |target| sources::run(target, command).await).await
+        }
+        Command::Models(command) => {
+            on_target(&global, async |target| models::run(target, command).await).await
+        }
+        Command::Query(args) => {
+            // What is wrong with the arguments is said before anything opens.
+            let job = query::Job::new(args)?;
+            on_target(&global, async |target| job.run(target).await).await
+        }
+    }
+}
+
+/// Opens the target, runs `command` on it until Ctrl-C, and leaves the target.
+async fn on_target(global: &GlobalArgs, command: impl AsyncFnOnce(&Target) -> Outcome) -> Outcome {
+    let interrupt = Interrupt::listen();
+    let target = interrupt.or(open(global)).await?;
+    let outcome = interrupt.or(command(&target)).await;
+    target.close().await;
+    outcome
+}
+
+async fn open(global: &GlobalArgs) -> Outcome<Target> {
+    match settings::server_url(global)? {
+        Some(url) => Target::remote(&url, global.tenant).await,
+        None => Target::embedded(&settings::load(global, None)?, global.tenant).await,
+    }
+}
+
+/// Says on stderr what the user should know beside the rows.
+fn notice(text: impl Display) {
+    // Nobody is left to be told when stderr is gone.
+    let _ = writeln!(io::stderr(), "notice: {text}");
+}
+
+/// Says on stderr why something failed.
+fn report(failure: &Failure) {
+    if let Some(text) = failure.message() {
+        let _ = writeln!(io::stderr(), "error: {text}");
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,84 @@
+//! The settings of a command: its flags over the environment, the file and the
+//! defaults.
+
+use std::ffi::OsStr;
+
+use super::args::{GlobalArgs, OutputFormat, ServeArgs};
+use super::failure::{Failure, Outcome};
+use super::output::Output;
+use super::target::ServerUrl;
+use crate::config::{self, ConfigSources, FlagValue, JammiConfig};
+use crate::error::Error;
+
+/// The variable that stands in for `--url`.
+const URL_VARIABLE: &str = "JAMMI_URL";
+
+/// The settings that `global` and, for a server, `serve` make.
+pub fn load(global: &GlobalArgs, serve: Option<&ServeArgs>) -> Outcome<JammiConfig> {
+    JammiConfig::load(sources(global, serve)?).map_err(wrong_settings)
+}
+
+/// `jammi config show`.
+pub fn show(global: &GlobalArgs) -> Outcome {
+    let text = config::show(sources(global, None)?).map_err(wrong_settings)?;
+    let mut output = Output::stdout(OutputFormat::Table)?;
+    output.line(text.trim())?;
+    output.finish()
+}
+
+/// The server to work through, if any. A directory that was asked for by flag
+/// is stronger than a server that the environment names.
+pub fn server_url(global: &GlobalArgs) -> Outcome<Option<ServerUrl>> {
+    if global.url.is_some() || global.artifact_dir.is_some() {
+        return Ok(global.url.clone());
+    }
+    let Some(text) = std::env::var_os(URL_VARIABLE).filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    let url = text.to_string_lossy().parse().map_err(wrong_settings)?;
+    Ok(Some(url))
+}
+
+fn sources(global: &GlobalArgs, serve: Option<&ServeArgs>) -> Outcome<ConfigSources> {
+    let mut flags = Vec::new();
+    let mut flag = |flag, key, value: Option<&OsStr>| -> Outcome {
+        let Some(value) = value else {
+            return Ok(());
+        };
+        let value = value
+            .to_str()
+            .ok_or_else(|| Failure::Usage(format!("{flag} is not UTF-8: use another name")))?;
+        flags.push(FlagValue {
+            flag,
+            key,
+            value: value.to_owned(),
+        });
+        Ok(())
+    };
+    let artifact_dir = global.artifact_dir.as_deref();
+    flag(
+        "--artifact-dir",
+        "artifact_dir",
+        artifact_dir.map(AsRef::as_ref),
+    )?;
+    if let Some(serve) = serve {
+        let listen = serve.listen.as_deref();
+        flag("--listen", "server.listen", listen.map(AsRef::as_ref))?;
+        let http_listen = serve.http_listen.as_deref();
+        flag(
+            "--http-listen",
+            "server.http_listen",
+            http_listen.map(AsRef::as_ref),
+        )?;
+    }
+    let process = ConfigSources::from_process().map_err(wrong_settings)?;
+    Ok(ConfigSources {
+        file: global.config.clone(),
+        flags,
+        ..process
+    })
+}
+
+fn wrong_settings(error: Error) -> Failure {
+    Failure::Usage(error.to_string())
+}

@@ -1,0 +1,182 @@
+//! Where commands work: on the databases of a directory, or through a server.
+//!
+//! Both speak in the messages of `CatalogService` and in Arrow, so that a
+//! command is written once and prints the same for both.
+//!
+//! Architecture invariant: nothing above this module knows which of the two it
+//! talks to.
+
+mod embedded;
+mod remote;
+mod url;
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use futures::Stream;
+use futures::stream::BoxStream;
+
+pub use self::embedded::Embedded;
+pub use self::remote::Remote;
+pub use self::url::ServerUrl;
+
+use super::failure::Outcome;
+use crate::config::JammiConfig;
+use crate::server::proto::catalog::{
+    Model, RegisterModelRequest, RegisterSourceRequest, RegisterSourceResponse, Source,
+};
+use crate::tenant::TenantId;
+
+/// Where commands work.
+pub enum Target {
+    /// The engine in this process.
+    Embedded(Box<Embedded>),
+    /// The engine behind a server.
+    Remote(Box<Remote>),
+}
+
+/// A table that the target's scope sees.
+#[derive(Clone, Debug)]
+pub struct TableRecord {
+    /// The catalog that it is in.
+    pub catalog: String,
+    /// The schema that it is in.
+    pub schema: String,
+    /// Its own name.
+    pub name: String,
+    /// `TABLE` or `SYSTEM TABLE`.
+    pub kind: String,
+    /// Its columns.
+    pub columns: SchemaRef,
+}
+
+/// The rows of a statement, as they come. Dropping it stops the work.
+pub struct Rows {
+    schema: SchemaRef,
+    batches: BoxStream<'static, Outcome<RecordBatch>>,
+}
+
+impl Rows {
+    /// Rows of `schema`.
+    pub fn new(schema: SchemaRef, batches: BoxStream<'static, Outcome<RecordBatch>>) -> Self {
+        Rows { schema, batches }
+    }
+
+    /// The columns, known before the first row.
+    pub fn schema(&self) -> SchemaRef {
+        SchemaRef::clone(&self.schema)
+    }
+}
+
+impl Stream for Rows {
+    type Item = Outcome<RecordBatch>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.batches.as_mut().poll_next(context)
+    }
+}
+
+/// Passes a call on to whichever target there is.
+macro_rules! each {
+    ($self:ident . $method:ident ( $($argument:expr),* )) => {
+        match $self {
+            Target::Embedded(target) => target.$method($($argument),*).await,
+            Target::Remote(target) => target.$method($($argument),*).await,
+        }
+    };
+}
+
+impl Target {
+    /// Opens the directory that `config` names.
+    pub async fn embedded(config: &JammiConfig, tenant: Option<TenantId>) -> Outcome<Self> {
+        let target = Embedded::open(config, tenant).await?;
+        Ok(Target::Embedded(Box::new(target)))
+    }
+
+    /// Connects to a server, in a session of its own.
+    pub async fn remote(url: &ServerUrl, tenant: Option<TenantId>) -> Outcome<Self> {
+        let target = Remote::connect(url, tenant).await?;
+        Ok(Target::Remote(Box::new(target)))
+    }
+
+    /// The tenant that statements are for.
+    pub fn tenant(&self) -> Option<TenantId> {
+        match self {
+            Target::Embedded(target) => target.tenant(),
+            Target::Remote(target) => target.tenant(),
+        }
+    }
+
+    /// Works for another tenant from here on, or for none.
+    pub async fn bind(&mut self, tenant: Option<TenantId>) -> Outcome {
+        each!(self.bind(tenant))
+    }
+
+    /// Starts one statement.
+    pub async fn query(&self, sql: &str) -> Outcome<Rows> {
+        each!(self.query(sql))
+    }
+
+    /// Every table that is visible, with its columns.
+    pub async fn tables(&self) -> Outcome<Vec<TableRecord>> {
+        each!(self.tables())
+    }
+
+    /// Every source that is visible, by name.
+    pub async fn sources(&self) -> Outcome<Vec<Source>> {
+        each!(self.sources())
+    }
+
+    /// One source.
+    pub async fn source(&self, name: &str) -> Outcome<Source> {
+        each!(self.source(name))
+    }
+
+    /// Registers files as a source.
+    pub async fn register_source(
+        &self,
+        request: RegisterSourceRequest,
+    ) -> Outcome<RegisterSourceResponse> {
+        each!(self.register_source(request))
+    }
+
+    /// Reads the schema of a source's files again.
+    pub async fn refresh_source(&self, name: &str) -> Outcome<Source> {
+        each!(self.refresh_source(name))
+    }
+
+    /// Forgets a source.
+    pub async fn drop_source(&self, name: &str) -> Outcome {
+        each!(self.drop_source(name))
+    }
+
+    /// Every version of every model that is visible, or of the one named.
+    pub async fn models(&self, name: Option<&str>) -> Outcome<Vec<Model>> {
+        each!(self.models(name))
+    }
+
+    /// One version of a model; without `version`, the one registered last.
+    pub async fn model(&self, name: &str, version: Option<&str>) -> Outcome<Model> {
+        each!(self.model(name, version))
+    }
+
+    /// Records a version of a model.
+    pub async fn register_model(&self, request: RegisterModelRequest) -> Outcome<Model> {
+        each!(self.register_model(request))
+    }
+
+    /// Forgets a version of a model.
+    pub async fn drop_model(&self, name: &str, version: &str) -> Outcome {
+        each!(self.drop_model(name, version))
+    }
+
+    /// Leaves nothing behind at the target, as far as it still answers.
+    pub async fn close(self) {
+        match self {
+            Target::Embedded(_) => {}
+            Target::Remote(target) => target.close().await,
+        }
+    }
+}
