@@ -1,0 +1,20 @@
+//! Every integration test, in one binary: linking the engine takes longer than
+//! running most of them.
+//!
+//! Tests at the wire start a real server on free loopback ports, in a directory
+//! of its own, and stop it.
+
+// A helper that cannot go on fails its test.
+#![allow(clippy::unwrap_used)]
+
+mod cli;
+mod client;
+mod engine;
+mod flight;
+mod harness;
+mod layers;
+mod matrix;
+mod process;
+mod reads;
+mod server;
+mod session;

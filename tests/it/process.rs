@@ -1,0 +1,193 @@
+//! `jammi serve` as a process: what it prints, the signals it takes, and what
+//! is left when it is killed.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Stdio;
+
+use jammi_db::server::proto::session::session_service_client::SessionServiceClient;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+
+use crate::harness::{ALICE, bind, bound, http1};
+use crate::server::list_services;
+
+struct Process {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+    grpc: SocketAddr,
+    http: SocketAddr,
+}
+
+fn command(dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_jammi"));
+    command
+        .arg("serve")
+        .env("JAMMI_ARTIFACT_DIR", dir)
+        .env("JAMMI_SERVER__LISTEN", "127.0.0.1:0")
+        .env("JAMMI_SERVER__HTTP_LISTEN", "127.0.0.1:0")
+        .current_dir(dir)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+impl Process {
+    /// Starts a server and waits for the two lines that say where it listens.
+    async fn start(command: &mut Command) -> Process {
+        let mut child = command.spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        let mut address = async |prefix: &str| -> SocketAddr {
+            line.clear();
+            stdout.read_line(&mut line).await.unwrap();
+            let address = line.trim_end().strip_prefix(prefix);
+            address
+                .unwrap_or_else(|| panic!("{line:?}"))
+                .parse()
+                .unwrap()
+        };
+        let grpc = address("listening grpc://").await;
+        let http = address("listening http://").await;
+        Process {
+            child,
+            stdout,
+            grpc,
+            http,
+        }
+    }
+
+    async fn signal(&self, name: &str) {
+        let id = self.child.id().unwrap().to_string();
+        let mut kill = Command::new("kill");
+        assert!(kill.args([name, &id]).status().await.unwrap().success());
+    }
+
+    async fn channel(&self) -> Channel {
+        let endpoint = Channel::from_shared(format!("http://{}", self.grpc)).unwrap();
+        endpoint.connect().await.unwrap()
+    }
+
+    async fn sessions(&self) -> SessionServiceClient<Channel> {
+        SessionServiceClient::new(self.channel().await)
+    }
+
+    /// Waits for the end: the exit code, and all that was printed after the
+    /// addresses to stdout and to stderr.
+    async fn end(mut self) -> (Option<i32>, String, String) {
+        let (mut out, mut err) = (String::new(), String::new());
+        let stderr = self.child.stderr.as_mut().unwrap();
+        let (_, _) = tokio::join!(
+            self.stdout.read_to_string(&mut out),
+            stderr.read_to_string(&mut err)
+        );
+        (self.child.wait().await.unwrap().code(), out, err)
+    }
+}
+
+#[tokio::test]
+async fn serve_says_where_it_listens_and_how_it_is_secured() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Process::start(&mut command(dir.path())).await;
+    bind(&mut server.sessions().await, "secret-session", ALICE)
+        .await
+        .unwrap();
+    server.signal("-TERM").await;
+    let (code, out, err) = server.end().await;
+    assert_eq!(code, Some(0), "{err}");
+    assert_eq!(out, "");
+    for text in ["nothing authenticates yet", "loopback", "sources.roots"] {
+        assert!(err.contains(text), "{text}: {err}");
+    }
+    for secret in ["secret-session", ALICE] {
+        assert!(!err.contains(secret), "{err}");
+    }
+}
+
+#[tokio::test]
+async fn a_json_log_has_the_request_id_on_every_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = command(dir.path());
+    let server = Process::start(command.env("JAMMI_LOG__FORMAT", "json")).await;
+    bind(&mut server.sessions().await, "s1", ALICE)
+        .await
+        .unwrap();
+    server.signal("-INT").await;
+    let (code, _, err) = server.end().await;
+    assert_eq!(code, Some(0), "{err}");
+    let lines: Vec<serde_json::Value> = err
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}")))
+        .collect();
+    let ended = lines
+        .iter()
+        .find(|line| line["message"] == "request ended")
+        .unwrap();
+    assert_eq!(ended["code"], "OK");
+    assert!(ended["duration_ms"].is_number());
+    let span = &ended["span"];
+    assert_eq!(span["method"], "/jammi.v1.session.SessionService/SetTenant");
+    assert_eq!(span["request_id"].as_str().map(str::len), Some(36));
+    assert!(span["peer"].as_str().unwrap().starts_with("127.0.0.1:"));
+}
+
+#[tokio::test]
+async fn an_acknowledged_binding_survives_a_kill() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Process::start(&mut command(dir.path())).await;
+    bind(&mut server.sessions().await, "s1", ALICE)
+        .await
+        .unwrap();
+    server.child.kill().await.unwrap();
+    let server = Process::start(&mut command(dir.path())).await;
+    let tenant = bound(&mut server.sessions().await, "s1").await;
+    assert_eq!(tenant.as_deref(), Some(ALICE));
+    server.signal("-TERM").await;
+    assert_eq!(server.end().await.0, Some(0));
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_a_server_that_drains() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Process::start(&mut command(dir.path())).await;
+    let (ask, asked) = mpsc::channel(1);
+    let mut reflection = ServerReflectionClient::new(server.channel().await);
+    ask.send(list_services()).await.unwrap();
+    let running = reflection.server_reflection_info(ReceiverStream::new(asked));
+    let _running = running.await.unwrap();
+    server.signal("-TERM").await;
+    let probe = b"GET /readyz HTTP/1.1\r\nhost: jammi\r\nconnection: close\r\n\r\n";
+    while http1(server.http, probe).await.starts_with("HTTP/1.1 200") {}
+    server.signal("-TERM").await;
+    let (code, _, err) = server.end().await;
+    assert_eq!(code, Some(128 + 15), "{err}");
+}
+
+#[tokio::test]
+async fn what_keeps_a_server_from_starting_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, value, wanted) in [
+        ("JAMMI_SERVER__TYPO", "1", "JAMMI_SERVER__TYPO"),
+        ("JAMMI_SESSIONS__MAX", "0", "sessions.max"),
+        (
+            "JAMMI_SERVER__ALLOWED_ORIGINS",
+            "*",
+            "server.allowed_origins",
+        ),
+        ("JAMMI_CONFIG", "/no/such/file.toml", "/no/such/file.toml"),
+        ("JAMMI_SERVER__LISTEN", "192.0.2.1:0", "server.listen"),
+    ] {
+        let mut command = command(dir.path());
+        let ended = command.env(name, value).output().await.unwrap();
+        let err = String::from_utf8_lossy(&ended.stderr);
+        assert!(!ended.status.success(), "{name}");
+        assert!(err.contains(wanted), "{name}={value}: {err}");
+        assert!(ended.stdout.is_empty(), "{name}");
+    }
+}
