@@ -1,0 +1,44 @@
+# make test    format, lint, and every test: Rust, then Python clients against a real server
+#
+# Nothing is skipped: what cannot run is an error.
+
+PYTHON ?= python3
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+REQUIREMENTS := tests/clients/python/requirements.txt
+
+# The Python packages are kept outside the checkout where that is possible, one
+# directory for each list of packages.
+CACHE_DIR := $(shell dir="$${XDG_CACHE_HOME:-$$HOME/.cache}/jammi"; \
+	mkdir -p "$$dir" 2>/dev/null && test -w "$$dir" && echo "$$dir" || echo .venv)
+VENV := $(CACHE_DIR)/python-$(shell { $(PYTHON) --version; cat $(REQUIREMENTS); } 2>&1 | sha256sum | cut -c1-16)
+
+.NOTPARALLEL:
+.PHONY: test format lint rust python
+
+test: format lint rust python
+
+format:
+	cargo fmt --check
+
+lint:
+	cargo clippy --locked --all-targets -- -D warnings
+
+rust:
+	cargo test --locked
+
+# PYTEST takes more arguments, as in `make python PYTEST='-k s3'`.
+python: $(VENV)/complete
+	cargo build --locked
+	JAMMI_BIN=$(abspath $(TARGET_DIR))/debug/jammi $(VENV)/bin/python -B -m pytest tests/clients/python $(PYTEST)
+
+$(VENV)/complete:
+	@$(PYTHON) -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "the client tests need Python 3.11 or later with venv: install python3 and python3-venv," \
+			"or name an interpreter with PYTHON=" >&2; exit 1; }
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement $(REQUIREMENTS)
+	$(VENV)/bin/pip check --disable-pip-version-check
+	touch $@
+
+-include benches/bench.mk

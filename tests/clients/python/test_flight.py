@@ -1,0 +1,197 @@
+"""Arrow Flight without a driver: pyarrow's client, and commands made by hand."""
+
+import random
+
+import pyarrow as pa
+import pyarrow.flight as flight
+import pytest
+from flight_sql import first_field, message, prepared_query, statement_query
+
+
+@pytest.fixture
+def flights(server):
+    with flight.connect(server.url) as flights:
+        yield flights
+
+
+def options(session):
+    return flight.FlightCallOptions(headers=[(b"jammi-session-id", session.session.encode())])
+
+
+def info(flights, command, session):
+    return flights.get_flight_info(flight.FlightDescriptor.for_command(command), options(session))
+
+
+def ticket(flights, sql, session):
+    (endpoint,) = info(flights, statement_query(sql), session).endpoints
+    return endpoint.ticket
+
+
+def prepare(flights, sql, session):
+    action = flight.Action(
+        "CreatePreparedStatement", message("ActionCreatePreparedStatementRequest", (1, sql))
+    )
+    (result,) = flights.do_action(action, options(session))
+    return first_field(result.body.to_pybytes())
+
+
+def test_a_statement_runs_by_descriptor_and_ticket(flights, client, alice, notes):
+    session = client(alice)
+    found = info(flights, statement_query(f"SELECT title FROM {notes} ORDER BY id"), session)
+    assert found.schema == pa.schema({"title": pa.string()})
+    (endpoint,) = found.endpoints
+    table = flights.do_get(endpoint.ticket, options(session)).read_all()
+    assert table.column("title").to_pylist() == ["a1", "a2", "shared"]
+    # A ticket may be shown again: it is the statement, not its rows.
+    assert flights.do_get(endpoint.ticket, options(session)).read_all() == table
+
+
+def test_the_schema_of_a_command(flights, client, alice, notes):
+    session = client(alice)
+
+    def schema(command):
+        descriptor = flight.FlightDescriptor.for_command(command)
+        return flights.get_schema(descriptor, options(session)).schema
+
+    assert schema(statement_query(f"SELECT id, title FROM {notes}")).names == ["id", "title"]
+    assert schema(message("CommandGetCatalogs")).names == ["catalog_name"]
+    handle = prepare(flights, f"SELECT id FROM {notes} WHERE id = ?", session)
+    assert schema(prepared_query(handle)).names == ["id"]
+
+
+def test_actions_are_listed_truthfully(flights, client, alice):
+    session = client(alice)
+    listed = {action.type for action in flights.list_actions(options(session))}
+    assert listed == {
+        "ClosePreparedStatement", "CloseSession", "CreatePreparedStatement",
+        "GetSessionOptions", "SetSessionOptions",
+    }
+    for action in ("BeginTransaction", "CancelQuery", "CancelFlightInfo", "nope"):
+        with pytest.raises(NotImplementedError, match="is not served"):
+            list(flights.do_action(flight.Action(action, b""), options(session)))
+
+
+def test_there_are_no_flights_to_list(flights):
+    assert list(flights.list_flights()) == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        b"",
+        b"not protobuf",
+        b"\xff" * 64,
+        message("CommandNobodyKnows"),
+        message("CommandStatementSubstraitPlan"),
+        message("CommandStatementUpdate", (1, "DELETE FROM t")),
+    ],
+)
+def test_what_is_no_command_is_refused(flights, client, alice, command):
+    session = client(alice)
+    descriptor = flight.FlightDescriptor.for_command(command)
+    for call in (flights.get_flight_info, flights.get_schema):
+        with pytest.raises((pa.ArrowInvalid, NotImplementedError)):
+            call(descriptor, options(session))
+    with pytest.raises((pa.ArrowInvalid, NotImplementedError)):
+        flights.do_get(flight.Ticket(command), options(session)).read_all()
+
+
+def test_a_path_is_no_command(flights, client, alice):
+    descriptor = flight.FlightDescriptor.for_path("notes")
+    with pytest.raises(pa.ArrowInvalid, match="send a Flight SQL command"):
+        flights.get_flight_info(descriptor, options(client(alice)))
+
+
+def test_a_ticket_is_its_sessions_alone(flights, client, alice, bob, notes):
+    session = client(alice)
+    sealed = ticket(flights, f"SELECT * FROM {notes}", session)
+    for other in (client(bob), client(alice), client()):
+        with pytest.raises(pa.ArrowException, match="to another session"):
+            flights.do_get(sealed, options(other)).read_all()
+    with pytest.raises(pa.ArrowException, match="to another session"):
+        flights.do_get(sealed).read_all()
+
+
+def test_rebinding_a_session_ends_its_tickets_and_handles(flights, client, alice, bob, notes):
+    session = client(alice)
+    sealed = ticket(flights, f"SELECT * FROM {notes}", session)
+    handle = prepare(flights, f"SELECT * FROM {notes}", session)
+    for rebind in (lambda: session.bind(bob), session.clear, lambda: session.bind(alice)):
+        rebind()
+        with pytest.raises(pa.ArrowException, match="prepare the statement again"):
+            flights.do_get(sealed, options(session)).read_all()
+        with pytest.raises(pa.ArrowException, match="prepare the statement again"):
+            info(flights, prepared_query(handle), session)
+    # To bind what is bound already changes nothing.
+    sealed = ticket(flights, f"SELECT * FROM {notes}", session)
+    session.bind(alice)
+    assert flights.do_get(sealed, options(session)).read_all().num_rows == 3
+
+
+def test_forged_tickets_and_handles_are_refused(flights, client, alice, notes):
+    session = client(alice)
+    genuine = ticket(flights, f"SELECT * FROM {notes}", session).ticket
+    handle = first_field(genuine)
+    wrap = lambda forged: message("TicketStatementQuery", (1, forged))
+    assert flights.do_get(flight.Ticket(wrap(handle)), options(session)).read_all().num_rows == 3
+
+    # Fixed, so that a failure can be repeated.
+    chance = random.Random(7)
+    forgeries = [b"", handle[:-1], handle + b"\0", bytes(len(handle)), handle[33:]]
+    for _ in range(40):
+        forged = bytearray(handle)
+        forged[chance.randrange(len(forged))] ^= 1 << chance.randrange(8)
+        forgeries.append(bytes(forged))
+    # Another statement under the same seal.
+    forgeries.append(handle.replace(b"SELECT * FROM", b"SELECT 1 FROM"))
+    for forged in forgeries:
+        if forged == handle:
+            continue
+        with pytest.raises(pa.ArrowInvalid, match="was not issued by this server"):
+            flights.do_get(flight.Ticket(wrap(forged)), options(session)).read_all()
+        with pytest.raises(pa.ArrowInvalid, match="was not issued by this server"):
+            info(flights, prepared_query(forged), session)
+    # One kind of handle is not taken for the other.
+    with pytest.raises(pa.ArrowInvalid, match="was not issued by this server"):
+        info(flights, prepared_query(handle), session)
+
+
+def test_tickets_do_not_outlive_the_server(start, client, alice):
+    server = start()
+    session = client(alice, of=server)
+    with flight.connect(server.url) as flights:
+        sealed = ticket(flights, "SELECT 1", session)
+    server.stop()
+    server = start()
+    with flight.connect(server.url) as flights:
+        with pytest.raises(pa.ArrowInvalid, match="was not issued by this server since it started"):
+            flights.do_get(sealed, options(session)).read_all()
+
+
+@pytest.mark.parametrize("leave", ["cancel", "drop"])
+def test_a_dropped_reader_stops_the_work(flights, client, alice, leave, metric):
+    session = client(alice)
+    sealed = ticket(flights, "SELECT value FROM generate_series(1, 1000000000000)", session)
+    cancelled = {"method": "/arrow.flight.protocol.FlightService/DoGet", "code": "CANCELLED"}
+    before = metric("jammi_requests_total", **cancelled)
+    reader = flights.do_get(sealed, options(session))
+    assert reader.read_chunk().data.num_rows > 0
+    if leave == "cancel":
+        reader.cancel()
+    del reader
+    metric.reaches("jammi_requests_total", before + 1, **cancelled)
+    metric.reaches("jammi_requests_active", 0)
+    assert session.rows("SELECT 1") == [(1,)]
+
+
+def test_a_client_that_vanishes_stops_the_work(start, client, alice, metric):
+    server = start()
+    session = client(alice, of=server)
+    flights = flight.connect(server.url)
+    sealed = ticket(flights, "SELECT value FROM generate_series(1, 1000000000000)", session)
+    reader = flights.do_get(sealed, options(session))
+    assert reader.read_chunk().data.num_rows > 0
+    del reader
+    flights.close()
+    metric.reaches("jammi_requests_active", 0, of=server)
+    assert session.rows("SELECT 1") == [(1,)]
