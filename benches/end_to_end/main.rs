@@ -1,0 +1,316 @@
+//! What a tenant pays, through the wire with a real client, each figure beside
+//! what it is compared to.
+//!
+//! Both sides of a comparison run in turns, on the same machine, over the same
+//! rows, and their medians are compared: the ratios hold on a busy machine, the
+//! times do not. `JAMMI_BENCH_DIR` says where the data is kept between runs.
+
+// A bench that cannot go on stops, and prints what it measured.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
+
+mod bare;
+mod data;
+mod measure;
+mod wire;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use datafusion::physical_plan::execute_stream;
+use datafusion::prelude::{ParquetReadOptions, SessionContext};
+use futures::TryStreamExt;
+use jammi_db::config::JammiConfig;
+use jammi_db::engine::{Engine, NameDefaults, RegisterSource, TenantColumnChoice};
+use jammi_db::tenant::{Principal, Scope};
+
+use data::{Data, FEW_TENANTS, MANY_TENANTS, TENANT_ROWS, WHOLE_ROWS, tenant};
+use measure::{Figures, Pair, in_turns};
+use wire::{Client, Server};
+
+/// A result that can only be shown.
+type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// Tells this program to be the bare server.
+const BARE_SERVER: &str = "--bare-server";
+
+const SELECT_ONE: &str = "select 1";
+const SELECT_SERIES: &str = "select * from generate_series(1, 100000000)";
+const SELECT_WHOLE: &str = "select * from whole.public.whole";
+const SERIES_ROWS: u64 = 100_000_000;
+
+/// What a scan reads of every row: all columns but the tenant.
+const SUMMARY: &str = "count(*), sum(id), max(at), max(kind), sum(amount), max(title)";
+
+fn main() -> Outcome {
+    let runtime = tokio::runtime::Runtime::new()?;
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next().as_deref() == Some(BARE_SERVER) {
+        let dir = arguments.next().ok_or("the data's directory is missing")?;
+        return runtime.block_on(bare::serve(Path::new(&dir)));
+    }
+    let kept = std::env::var_os("JAMMI_BENCH_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
+    let data = Data::open(&kept)?;
+    let (table, missed) = runtime.block_on(figures(&kept, &data))?.finish();
+    let cores = std::thread::available_parallelism()?;
+    println!("{table}\n{cores} cores; {missed} targets missed");
+    Ok(())
+}
+
+async fn figures(kept: &Path, data: &Data) -> Outcome<Figures> {
+    let artifacts = tempfile::tempdir_in(kept)?;
+    let config = JammiConfig {
+        artifact_dir: artifacts.path().to_owned(),
+        ..JammiConfig::default()
+    };
+    let engine = Engine::open(&config).await?;
+    register(&engine, data).await?;
+    let jammi = Server::jammi(artifacts.path())?;
+    let bare = Server::bare(kept)?;
+    let (mut jammi, mut bare) = (jammi.connect().await?, bare.connect().await?);
+    jammi.bind(tenant().id()).await?;
+
+    let mut figures = Figures::new();
+    select_one(&mut figures, &mut jammi, &mut bare).await?;
+    scoping(&mut figures, &engine, data).await?;
+    point_query(&mut figures, &mut jammi, data).await?;
+    tenant_scans(&mut figures, &mut jammi).await?;
+    large_scan(&mut figures, &engine, data).await?;
+    large_results(&mut figures, &mut jammi, &mut bare).await?;
+    Ok(figures)
+}
+
+/// Makes the files sources of the tenant.
+async fn register(engine: &Engine, data: &Data) -> Outcome {
+    let sources = [
+        // No predicate at all is what other tenants' rows are compared to.
+        ("own", data.own(), TenantColumnChoice::Waived),
+        ("whole", data.whole(), TenantColumnChoice::Infer),
+        (
+            "sorted_few",
+            data.sorted(FEW_TENANTS),
+            TenantColumnChoice::Infer,
+        ),
+        (
+            "sorted_many",
+            data.sorted(MANY_TENANTS),
+            TenantColumnChoice::Infer,
+        ),
+        (
+            "hive_few",
+            data.hive(FEW_TENANTS),
+            TenantColumnChoice::Infer,
+        ),
+        (
+            "hive_many",
+            data.hive(MANY_TENANTS),
+            TenantColumnChoice::Infer,
+        ),
+    ];
+    for (name, path, tenant_column) in sources {
+        let request = RegisterSource {
+            name: name.into(),
+            location: path.to_str().ok_or("the path is text")?.into(),
+            format: None,
+            tenant_column,
+        };
+        engine.register_source(&scope(), request).await?;
+    }
+    Ok(())
+}
+
+fn scope() -> Scope {
+    Scope::tenant_bound(Principal::trusted_network(), tenant().id())
+}
+
+/// DataFusion as it comes, with `path` as the table `t`.
+async fn by_hand(path: &Path) -> Outcome<SessionContext> {
+    let context = SessionContext::new();
+    let path = path.to_str().ok_or("the path is text")?;
+    let options = ParquetReadOptions::default();
+    context.register_parquet("t", path, options).await?;
+    Ok(context)
+}
+
+/// The lane predicate as a user would write it.
+fn predicate() -> String {
+    format!("(tenant_id = '{}' or tenant_id is null)", tenant().id())
+}
+
+async fn select_one(figures: &mut Figures, jammi: &mut Client, bare: &mut Client) -> Outcome {
+    let pair = in_turns(
+        2_000,
+        async || jammi.query(SELECT_ONE, 1).await,
+        async || bare.query(SELECT_ONE, 1).await,
+    )
+    .await?;
+    figures.at_most_more(
+        "`select 1` over the wire",
+        "bare Flight server",
+        pair,
+        Duration::from_micros(300),
+    );
+    Ok(())
+}
+
+/// Everything up to the first row, for statements that were never seen before
+/// and for one that was.
+async fn scoping(figures: &mut Figures, engine: &Engine, data: &Data) -> Outcome {
+    let context = by_hand(&data.sorted(FEW_TENANTS)).await?;
+    let names = NameDefaults::default();
+    let scope = scope();
+    for (what, fresh) in [
+        ("planning a statement never seen", true),
+        ("planning a statement seen before", false),
+    ] {
+        let ids = (0..).map(|row| if fresh { tenant().row_id(row) } else { 0 });
+        let (mut our_ids, mut their_ids) = (ids.clone(), ids);
+        let pair = in_turns(
+            1_000,
+            async || {
+                let id = our_ids.next().unwrap_or_default();
+                let sql = format!("select * from sorted_few.public.sorted_few where id = {id}");
+                let statement = engine.prepare(&scope, &names, &sql).await?;
+                engine.execute(&scope, &statement, &[]).await?;
+                Ok(())
+            },
+            async || {
+                let id = their_ids.next().unwrap_or_default();
+                let sql = format!("select * from t where id = {id} and {}", predicate());
+                let plan = context.sql(&sql).await?.create_physical_plan().await?;
+                execute_stream(plan, context.task_ctx())?;
+                Ok(())
+            },
+        )
+        .await?;
+        figures.at_most_more(
+            what,
+            "DataFusion, predicate by hand",
+            pair,
+            Duration::from_micros(100),
+        );
+    }
+    Ok(())
+}
+
+async fn point_query(figures: &mut Figures, jammi: &mut Client, data: &Data) -> Outcome {
+    let context = by_hand(&data.sorted(FEW_TENANTS)).await?;
+    for (what, fresh) in [
+        ("point query in 1M rows, same text", false),
+        ("point query in 1M rows, new text", true),
+    ] {
+        let ids = (0..).map(|row| tenant().row_id(if fresh { row % TENANT_ROWS } else { 77 }));
+        let (mut our_ids, mut their_ids) = (ids.clone(), ids);
+        let pair = in_turns(
+            500,
+            async || {
+                let id = our_ids.next().unwrap_or_default();
+                let sql = format!("select * from sorted_few.public.sorted_few where id = {id}");
+                jammi.query(&sql, 1).await
+            },
+            async || {
+                let id = their_ids.next().unwrap_or_default();
+                let sql = format!("select * from t where id = {id} and {}", predicate());
+                let rows: usize = run(&context, &sql).await?;
+                if rows == 1 {
+                    Ok(())
+                } else {
+                    Err("one row is expected".into())
+                }
+            },
+        )
+        .await?;
+        figures.at_most(what, "DataFusion in process, predicate by hand", pair, 1.5);
+    }
+    Ok(())
+}
+
+async fn run(context: &SessionContext, sql: &str) -> Outcome<usize> {
+    let mut batches = context.sql(sql).await?.execute_stream().await?;
+    let mut rows = 0;
+    while let Some(batch) = batches.try_next().await? {
+        rows += batch.num_rows();
+    }
+    Ok(rows)
+}
+
+async fn tenant_scans(figures: &mut Figures, jammi: &mut Client) -> Outcome {
+    for layout in ["sorted", "hive"] {
+        for (columns, reads, rows) in [(SUMMARY, "aggregate", 1), ("*", "rows", TENANT_ROWS)] {
+            let few = tenant_scan(jammi, &format!("{layout}_few"), columns, rows).await?;
+            let many = tenant_scan(jammi, &format!("{layout}_many"), columns, rows).await?;
+            figures.at_most(
+                &format!("a tenant's {reads} of 10M rows, {layout} by tenant"),
+                "its rows in a file of their own",
+                many,
+                1.2,
+            );
+            figures.flat(
+                &format!("that ratio among 1,000 tenants, {layout}"),
+                "that ratio among 100",
+                [many.ratio(), few.ratio()],
+                1.1,
+            );
+        }
+    }
+    Ok(())
+}
+
+async fn tenant_scan(jammi: &mut Client, source: &str, columns: &str, rows: u64) -> Outcome<Pair> {
+    let shared = format!("select {columns} from {source}.public.{source}");
+    let own = format!("select {columns} from own.public.own");
+    let jammi = tokio::sync::Mutex::new(jammi);
+    in_turns(
+        300,
+        async || jammi.lock().await.query(&shared, rows).await,
+        async || jammi.lock().await.query(&own, rows).await,
+    )
+    .await
+}
+
+async fn large_scan(figures: &mut Figures, engine: &Engine, data: &Data) -> Outcome {
+    let context = by_hand(&data.whole()).await?;
+    let names = NameDefaults::default();
+    let scope = scope();
+    let pair = in_turns(
+        15,
+        async || {
+            let sql = format!("select {SUMMARY} from whole.public.whole");
+            let statement = engine.prepare(&scope, &names, &sql).await?;
+            let rows = engine.execute(&scope, &statement, &[]).await?;
+            rows.try_for_each(|_| async { Ok(()) }).await?;
+            Ok(())
+        },
+        async || {
+            let sql = format!("select {SUMMARY} from t where {}", predicate());
+            run(&context, &sql).await?;
+            Ok(())
+        },
+    )
+    .await?;
+    let figure = "aggregate of 10M rows of one tenant";
+    figures.at_most(figure, "DataFusion, predicate by hand", pair, 1.02);
+    Ok(())
+}
+
+async fn large_results(figures: &mut Figures, jammi: &mut Client, bare: &mut Client) -> Outcome {
+    for (what, sql, rows) in [
+        ("a large result: numbers", SELECT_SERIES, SERIES_ROWS),
+        (
+            "a large result: 10M rows of Parquet",
+            SELECT_WHOLE,
+            WHOLE_ROWS,
+        ),
+    ] {
+        let bytes = bare.bytes(sql).await?;
+        let pair = in_turns(
+            9,
+            async || jammi.query(sql, rows).await,
+            async || bare.query(sql, rows).await,
+        )
+        .await?;
+        let compared_to = "bare Flight echo of the batches";
+        figures.at_least_rate(what, compared_to, bytes, pair, 0.8);
+    }
+    Ok(())
+}
