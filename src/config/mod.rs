@@ -207,10 +207,23 @@ pub struct EngineConfig {
     pub spill_dir: Option<PathBuf>,
     /// How many partitions a query runs in; one a core when unset.
     pub target_partitions: Option<usize>,
+    /// How many threads plan and run statements; 16 a core when unset.
+    pub threads: Option<usize>,
+    /// How many of them one tenant has at a time; 4 a core when unset. More
+    /// statements wait for their turn.
+    pub tenant_threads_max: Option<usize>,
     /// The rows of a record batch.
     pub batch_rows: usize,
     /// The longest SQL text that is accepted.
     pub statement_bytes_max: usize,
+    /// The most operators and keywords that follow each other in a statement
+    /// without a comma or a bracket: each makes its plan deeper.
+    pub operators_max: usize,
+    /// The most tables that a statement reads, a `WITH` query counted as often
+    /// as it is read.
+    pub tables_max: usize,
+    /// The most items of an `IN (...)`.
+    pub list_items_max: usize,
     /// How many planned statements are kept.
     pub plan_cache_entries: u64,
 }
@@ -221,8 +234,13 @@ impl Default for EngineConfig {
             memory_bytes: 1 << 30,
             spill_dir: None,
             target_partitions: None,
+            threads: None,
+            tenant_threads_max: None,
             batch_rows: 8_192,
             statement_bytes_max: 1 << 20,
+            operators_max: 2_000,
+            tables_max: 500,
+            list_items_max: 100_000,
             plan_cache_entries: 1_024,
         }
     }

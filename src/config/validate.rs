@@ -146,8 +146,20 @@ impl EngineConfig {
         between("engine.batch_rows", self.batch_rows as u64, 1, 1 << 20)?;
         let statement = self.statement_bytes_max as u64;
         between("engine.statement_bytes_max", statement, 64, 1 << 30)?;
-        if let Some(partitions) = self.target_partitions {
-            between("engine.target_partitions", partitions as u64, 1, 4_096)?;
+        // What the stack of a plan thread holds.
+        let operators = self.operators_max as u64;
+        between("engine.operators_max", operators, 16, 10_000)?;
+        between("engine.tables_max", self.tables_max as u64, 1, 2_000)?;
+        let items = self.list_items_max as u64;
+        between("engine.list_items_max", items, 1, 1 << 30)?;
+        for (name, value) in [
+            ("engine.target_partitions", self.target_partitions),
+            ("engine.threads", self.threads),
+            ("engine.tenant_threads_max", self.tenant_threads_max),
+        ] {
+            if let Some(value) = value {
+                between(name, value as u64, 1, 4_096)?;
+            }
         }
         if self
             .spill_dir

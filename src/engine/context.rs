@@ -15,7 +15,6 @@ use datafusion::optimizer::OptimizerConfig;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 
-use super::RecordStream;
 use super::fault::planning;
 use super::workers::Workers;
 use super::yielding::YieldAboveJoins;
@@ -74,7 +73,7 @@ impl Planner {
             .with_physical_optimizer_rule(Arc::new(YieldAboveJoins))
             .build();
         let task = state.task_ctx();
-        let workers = Workers::new(config.target_partitions)?;
+        let workers = Workers::new(config)?;
         Ok(Planner {
             state,
             task,
@@ -128,8 +127,14 @@ impl Planner {
             .map_err(planning)
     }
 
-    pub(super) fn run(&self, plan: Arc<dyn ExecutionPlan>) -> RecordStream {
-        RecordStream::start(plan, Arc::clone(&self.task), &self.workers)
+    /// The threads that plan and run.
+    pub(super) fn workers(&self) -> &Workers {
+        &self.workers
+    }
+
+    /// What running plans share.
+    pub(super) fn task(&self) -> Arc<TaskContext> {
+        Arc::clone(&self.task)
     }
 }
 

@@ -18,6 +18,8 @@
 mod context;
 mod fault;
 mod guard;
+mod interrupt;
+mod limits;
 mod names;
 mod params;
 mod rule;
@@ -27,6 +29,7 @@ mod system;
 #[cfg(test)]
 mod tests;
 mod total;
+mod turns;
 mod verify;
 mod workers;
 mod yielding;
@@ -54,6 +57,9 @@ pub use statement::{Statement, StatementKind};
 pub use stream::RecordStream;
 
 use context::Planner;
+use limits::Limits;
+use stream::ended_early;
+use turns::InTurn;
 
 /// The engine: lanes, catalog, sources and the planner over them. Clones share
 /// everything.
@@ -67,6 +73,7 @@ struct Parts {
     planner: Planner,
     statements: Cache<StatementKey, Arc<Statement>>,
     statement_bytes_max: usize,
+    limits: Limits,
 }
 
 /// What makes one prepared statement another: everything that its plan depends
@@ -119,6 +126,7 @@ impl Engine {
             planner,
             statements: Cache::new(config.engine.plan_cache_entries),
             statement_bytes_max: config.engine.statement_bytes_max,
+            limits: Limits::new(&config.engine),
         })))
     }
 
@@ -164,15 +172,35 @@ impl Engine {
         if let Some(statement) = parts.statements.get(&key) {
             return Ok(statement);
         }
+        // Planning may take long too: a text of a few lines makes a large plan.
+        let workers = parts.planner.workers();
+        let work = workers.begin(scope);
+        let engine = self.clone();
+        let planning = Box::pin(async move { engine.plan(key, &snapshot) });
+        let planned = workers.spawn(InTurn::new(&work, planning)).await;
+        planned.unwrap_or_else(|error| Err(ended_early(Some(error))))
+    }
+
+    fn plan(&self, key: StatementKey, snapshot: &Arc<CatalogSnapshot>) -> Result<Arc<Statement>> {
+        let parts = &self.0;
+        let StatementKey {
+            scope, names, sql, ..
+        } = &key;
         let resolver = names::Resolver::new(
             scope,
             names,
             &parts.planner,
-            &snapshot,
+            snapshot,
             &parts.catalog,
             &parts.sources,
         );
-        let statement = Arc::new(Statement::plan(scope, sql, &parts.planner, &resolver)?);
+        let statement = Arc::new(Statement::plan(
+            scope,
+            sql,
+            &parts.limits,
+            &parts.planner,
+            &resolver,
+        )?);
         parts.statements.insert(key, Arc::clone(&statement));
         Ok(statement)
     }
@@ -186,7 +214,7 @@ impl Engine {
     pub async fn execute(
         &self,
         scope: &Scope,
-        statement: &Statement,
+        statement: &Arc<Statement>,
         parameters: &[ScalarValue],
     ) -> Result<RecordStream> {
         if statement.scope() != scope {
@@ -196,10 +224,17 @@ impl Engine {
             ));
         }
         let planner = &self.0.planner;
-        let logical = statement.bind(planner, parameters)?;
-        let plan = planner.physical(&logical).await?;
-        verify::verify(&plan, scope)?;
-        Ok(planner.run(plan))
+        let (engine, statement) = (self.clone(), Arc::clone(statement));
+        let parameters = parameters.to_vec();
+        let planning = async move {
+            let planner = &engine.0.planner;
+            let logical = statement.bind(planner, &parameters)?;
+            let plan = planner.physical(&logical).await?;
+            verify::verify(&plan, statement.scope())?;
+            Ok(plan)
+        };
+        let workers = planner.workers();
+        RecordStream::start(planning, planner.task(), workers, workers.begin(scope)).await
     }
 
     /// Every table that the scope sees, by catalog, schema and name.

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use super::TenantScopeAnalyzerRule;
 use super::context::Planner;
 use super::fault::planning;
+use super::limits::Limits;
 use super::names::Resolver;
 use super::params;
 use crate::error::{Error, Result};
@@ -41,12 +42,14 @@ impl Statement {
     pub(super) fn plan(
         scope: &Scope,
         sql: &str,
+        limits: &Limits,
         planner: &Planner,
         resolver: &Resolver<'_>,
     ) -> Result<Self> {
-        let statement = parse_one(sql)?;
+        let statement = parse_one(sql, limits)?;
+        limits.check_statement(&statement)?;
         let statement = match kind_of(&statement)? {
-            StatementKind::ShowTables => listed_tables(&statement)?,
+            StatementKind::ShowTables => listed_tables(&statement, limits)?,
             _ => statement,
         };
         let options = ParserOptions::from(&planner.state().config_options().sql_parser);
@@ -120,7 +123,7 @@ fn without_metadata(schema: &SchemaRef) -> SchemaRef {
     Arc::new(Schema::new(schema.fields().clone()))
 }
 
-fn parse_one(sql: &str) -> Result<ast::Statement> {
+fn parse_one(sql: &str, limits: &Limits) -> Result<ast::Statement> {
     let wrong = |error: &dyn std::fmt::Display| {
         Error::InvalidArgument(format!("the statement does not parse: {error}"))
     };
@@ -129,6 +132,7 @@ fn parse_one(sql: &str) -> Result<ast::Statement> {
         .tokenize_with_location()
         .map_err(|error| wrong(&error))?;
     params::number_placeholders(&mut tokens)?;
+    limits.check_tokens(&tokens)?;
     let mut statements = Parser::new(&dialect)
         .with_recursion_limit(NESTING_MAX)
         .with_tokens_with_locations(tokens)
@@ -206,7 +210,7 @@ fn kind_of(statement: &ast::Statement) -> Result<StatementKind> {
 
 /// What `SHOW TABLES` means: the tables that can be read from, in order, without
 /// the descriptions that every catalog has of itself.
-fn listed_tables(statement: &ast::Statement) -> Result<ast::Statement> {
+fn listed_tables(statement: &ast::Statement, limits: &Limits) -> Result<ast::Statement> {
     if statement.to_string() != "SHOW TABLES" {
         return Err(Error::Unimplemented(
             "SHOW TABLES with more words is not served: filter information_schema.tables".into(),
@@ -216,6 +220,7 @@ fn listed_tables(statement: &ast::Statement) -> Result<ast::Statement> {
         "SELECT table_catalog, table_schema, table_name, table_type \
          FROM information_schema.tables WHERE table_schema <> 'information_schema' \
          ORDER BY table_catalog, table_schema, table_name",
+        limits,
     )
 }
 
@@ -319,9 +324,10 @@ fn is_immutable(plan: &LogicalPlan) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::EngineConfig;
 
     fn kind(sql: &str) -> std::result::Result<StatementKind, Error> {
-        kind_of(&parse_one(sql)?)
+        kind_of(&parse_one(sql, &Limits::new(&EngineConfig::default()))?)
     }
 
     #[test]

@@ -7,12 +7,14 @@ use std::task::{Context, Poll, ready};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::execution::TaskContext;
-use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use datafusion::physical_plan::ExecutionPlan;
 use futures::{FutureExt, Stream, StreamExt};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::fault;
+use super::interrupt::interruptible;
+use super::turns::{AbandonOnDrop, InTurn, Work};
 use super::workers::Workers;
 use crate::error::{Error, Result};
 
@@ -23,44 +25,83 @@ const BATCHES_AHEAD: usize = 2;
 pub struct RecordStream {
     schema: SchemaRef,
     batches: mpsc::Receiver<Result<RecordBatch>>,
-    work: Option<AbortOnDropHandle<()>>,
+    task: Option<AbortOnDropHandle<()>>,
+    _work: AbandonOnDrop,
 }
 
 impl RecordStream {
-    /// Starts `plan` on `workers`.
-    pub(super) fn start(
-        plan: Arc<dyn ExecutionPlan>,
-        task: Arc<TaskContext>,
+    /// Runs what `planning` makes, as `work` on `workers`.
+    pub(super) async fn start(
+        planning: impl Future<Output = Result<Arc<dyn ExecutionPlan>>> + Send + 'static,
+        context: Arc<TaskContext>,
         workers: &Workers,
-    ) -> Self {
-        let schema = plan.schema();
+        work: Arc<Work>,
+    ) -> Result<Self> {
         let (sender, batches) = mpsc::channel(BATCHES_AHEAD);
-        let work = workers.spawn(async move {
-            let mut made = match execute_stream(plan, task) {
-                Ok(made) => made,
+        let (planned, is_planned) = oneshot::channel();
+        let abandon = AbandonOnDrop(Arc::clone(&work));
+        let task = workers.spawn(async move {
+            let plan = match InTurn::new(&work, Box::pin(planning)).await {
+                Ok(plan) => plan,
                 Err(error) => {
                     // Without a reader there is nobody to tell.
-                    let _ = sender.send(Err(fault::execution(error))).await;
+                    let _ = planned.send(Err(error));
                     return;
                 }
             };
-            while let Some(batch) = made.next().await {
-                let sent = sender.send(batch.map_err(fault::execution)).await;
-                if sent.is_err() {
-                    return;
-                }
-            }
+            let _ = planned.send(Ok(plan.schema()));
+            run(plan, context, &work, &sender).await;
         });
-        RecordStream {
+        let schema = match is_planned.await {
+            Ok(schema) => schema?,
+            Err(_) => return Err(ended_early(task.await.err())),
+        };
+        Ok(RecordStream {
             schema,
             batches,
-            work: Some(work),
-        }
+            task: Some(task),
+            _work: abandon,
+        })
     }
 
     /// The columns of every batch.
     pub fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
+    }
+}
+
+async fn run(
+    plan: Arc<dyn ExecutionPlan>,
+    context: Arc<TaskContext>,
+    work: &Arc<Work>,
+    sender: &mpsc::Sender<Result<RecordBatch>>,
+) {
+    let made = interruptible(plan, work).and_then(|plan| plan.execute(0, context));
+    let made = match made {
+        Ok(made) => made,
+        Err(error) => {
+            let _ = sender.send(Err(fault::execution(error))).await;
+            return;
+        }
+    };
+    let mut made = InTurn::new(work, made);
+    while let Some(batch) = made.next().await {
+        let sent = sender.send(batch.map_err(fault::execution)).await;
+        if sent.is_err() {
+            return;
+        }
+    }
+}
+
+/// The error of a task that ended without its result: it panicked, or the
+/// engine is gone.
+pub(super) fn ended_early(error: Option<tokio::task::JoinError>) -> Error {
+    tracing::error!(?error, "a plan ended early");
+    let message = "the statement failed inside the engine: see the server's log under this \
+                   request's id";
+    match error {
+        Some(error) => Error::internal(message, error),
+        None => Error::internal(message, "its task ended without a result"),
     }
 }
 
@@ -73,18 +114,11 @@ impl Stream for RecordStream {
         }
         // A plan that panicked closes the channel too, and its rows so far must
         // not pass for all of them.
-        let Some(work) = &mut self.work else {
+        let Some(task) = &mut self.task else {
             return Poll::Ready(None);
         };
-        let ended = ready!(work.poll_unpin(cx));
-        self.work = None;
-        Poll::Ready(ended.err().map(|error| {
-            tracing::error!(%error, "a plan ended early");
-            Err(Error::internal(
-                "the statement failed inside the engine: see the server's log under this \
-                 request's id",
-                error,
-            ))
-        }))
+        let ended = ready!(task.poll_unpin(cx));
+        self.task = None;
+        Poll::Ready(ended.err().map(|error| Err(ended_early(Some(error)))))
     }
 }

@@ -1,40 +1,67 @@
-//! The threads that run plans.
+//! The threads that plan and run statements.
 //!
 //! A plan computes for long between its pauses. On the threads that serve
 //! sockets it would keep health probes, cancellations and other tenants' small
 //! statements waiting, so plans have a runtime of their own.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::thread::available_parallelism;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::turns::{Turns, Work};
+use crate::config::EngineConfig;
 use crate::error::{Error, Result};
+use crate::tenant::Scope;
+
+/// Threads for each core, and those of them that one tenant has at a time.
+const THREADS_PER_CORE: usize = 16;
+const TENANT_THREADS_PER_CORE: usize = 4;
+
+/// A deep statement makes a deep plan, and plans are walked and dropped by
+/// recursion. Of a stack, only what is used takes memory.
+const STACK_BYTES: usize = 16 << 20;
 
 /// The runtime of the plans. Dropping it abandons what still runs.
-pub(super) struct Workers(Option<Runtime>);
+pub(super) struct Workers {
+    runtime: Option<Runtime>,
+    turns: Turns,
+}
 
 impl Workers {
-    /// As many threads as plans have partitions, or as there are cores.
-    pub(super) fn new(partitions: Option<usize>) -> Result<Self> {
+    pub(super) fn new(config: &EngineConfig) -> Result<Self> {
         let cores = available_parallelism().map_or(1, usize::from);
-        Builder::new_multi_thread()
-            .worker_threads(partitions.unwrap_or(cores).max(1))
+        let threads = config.threads.unwrap_or(THREADS_PER_CORE * cores);
+        let each = config
+            .tenant_threads_max
+            .unwrap_or(TENANT_THREADS_PER_CORE * cores);
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(threads)
+            .thread_stack_size(STACK_BYTES)
             .thread_name("jammi-plan")
             .enable_all()
             .build()
-            .map(|runtime| Workers(Some(runtime)))
-            .map_err(|error| Error::internal("the engine's threads cannot be started", error))
+            .map_err(|error| Error::internal("the engine's threads cannot be started", error))?;
+        Ok(Workers {
+            runtime: Some(runtime),
+            turns: Turns::new(each),
+        })
     }
 
-    /// Runs `work` until it ends or the handle is dropped.
+    /// Starts a piece of work for `scope`.
+    pub(super) fn begin(&self, scope: &Scope) -> Arc<Work> {
+        self.turns.begin(scope)
+    }
+
+    /// Runs `task` until it ends or the handle is dropped.
     pub(super) fn spawn<T: Send + 'static>(
         &self,
-        work: impl Future<Output = T> + Send + 'static,
+        task: impl Future<Output = T> + Send + 'static,
     ) -> AbortOnDropHandle<T> {
-        let runtime = self.0.as_ref().expect("taken by drop alone");
-        AbortOnDropHandle::new(runtime.spawn(work))
+        let runtime = self.runtime.as_ref().expect("taken by drop alone");
+        AbortOnDropHandle::new(runtime.spawn(task))
     }
 }
 
@@ -42,7 +69,7 @@ impl Drop for Workers {
     fn drop(&mut self) {
         // Waiting for the threads is not allowed where futures run, and the
         // last clone of an engine may well be dropped there.
-        if let Some(runtime) = self.0.take() {
+        if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
     }

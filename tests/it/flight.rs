@@ -597,39 +597,3 @@ async fn concurrent_calls_keep_their_own_sessions() {
     });
     futures::future::join_all(calls).await;
 }
-
-/// Symptom: a cross join that makes a million batches of one kept every thread of
-/// the server, also after its client had gone: no other statement was answered.
-/// Cause: nothing above the leaves of a plan gave way, and plans ran on the
-/// threads that serve sockets. Fix: joins give way, and plans have threads of
-/// their own.
-#[tokio::test(flavor = "multi_thread")]
-async fn endless_statements_keep_nobody_waiting_and_end_with_their_clients() {
-    let server = TestServer::start().await;
-    let mut alice = Client::connect(&server, Some("alice")).await;
-    alice.bind(ALICE).await;
-    let mut bob = Client::connect(&server, Some("bob")).await;
-    bob.bind(BOB).await;
-    let endless = "SELECT count(*) FROM generate_series(1, 1000000) a \
-                   CROSS JOIN generate_series(1, 1000000) b WHERE a.value + b.value <> 0";
-    let running: Vec<_> = (0..4)
-        .map(|_| {
-            let mut alice = alice.clone();
-            tokio::spawn(async move { alice.query(endless).await })
-        })
-        .collect();
-    // Bob is answered while Alice's statements run ...
-    for _ in 0..20 {
-        assert_eq!(bob.query("SELECT 1 AS one").await.unwrap().num_rows(), 1);
-        let (status, _) = server.page("/healthz").await;
-        assert!(status.contains("200"), "{status}");
-    }
-    assert!(running.iter().all(|query| !query.is_finished()));
-    // ... and when she goes away, so do they: the server has nothing to drain.
-    for query in running {
-        query.abort();
-    }
-    drop(alice);
-    drop(bob);
-    server.stop().await;
-}

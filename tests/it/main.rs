@@ -12,6 +12,7 @@ mod client;
 mod engine;
 mod flight;
 mod harness;
+mod heavy;
 mod layers;
 mod matrix;
 mod process;

@@ -1,0 +1,172 @@
+//! Whose work the plan threads do: one tenant never has all of them, and work
+//! that nobody waits for any more ends.
+//!
+//! Operators compute inside one poll, some of them for minutes: a join whose
+//! filter lets no row out looks for one until there is nothing left. No runtime
+//! can take the thread back from such a poll. So there are more threads than
+//! cores, between which the kernel divides the cores; a tenant polls on a few of
+//! them at a time; and what can compute for long asks [`check`] now and then.
+//!
+//! Deliberately not `tokio::task::block_in_place`: it switches tokio's budget
+//! off for all that is polled inside, so that leaves would no longer give way.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, ready};
+
+use datafusion::common::Result;
+use futures::Stream;
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use tokio_util::sync::PollSemaphore;
+
+use super::fault::carried;
+use crate::error::Error;
+use crate::tenant::{Scope, TenantId};
+
+/// The threads that each tenant may have at a time.
+pub(super) struct Turns {
+    each: usize,
+    // As many entries as tenants have work, and those that ended since the
+    // last purge.
+    tenants: Mutex<Tenants>,
+}
+
+#[derive(Default)]
+struct Tenants {
+    running: HashMap<Option<TenantId>, Weak<Semaphore>>,
+    purge_at: usize,
+}
+
+impl Turns {
+    pub(super) fn new(each: usize) -> Self {
+        Turns {
+            each,
+            tenants: Mutex::default(),
+        }
+    }
+
+    /// Starts a piece of work for `scope`.
+    pub(super) fn begin(&self, scope: &Scope) -> Arc<Work> {
+        Arc::new(Work {
+            turns: self.of(scope.tenant()),
+            abandoned: AtomicBool::new(false),
+        })
+    }
+
+    fn of(&self, tenant: Option<TenantId>) -> Arc<Semaphore> {
+        let mut tenants = self.tenants.lock();
+        if let Some(turns) = tenants.running.get(&tenant).and_then(Weak::upgrade) {
+            return turns;
+        }
+        if tenants.running.len() >= tenants.purge_at {
+            tenants.running.retain(|_, turns| turns.strong_count() > 0);
+            tenants.purge_at = 2 * tenants.running.len() + 16;
+        }
+        let turns = Arc::new(Semaphore::new(self.each));
+        tenants.running.insert(tenant, Arc::downgrade(&turns));
+        turns
+    }
+}
+
+/// The planning or the run of one statement, in as many tasks as it has.
+#[derive(Debug)]
+pub(super) struct Work {
+    turns: Arc<Semaphore>,
+    abandoned: AtomicBool,
+}
+
+/// Abandons a piece of work as it is dropped.
+pub(super) struct AbandonOnDrop(pub Arc<Work>);
+
+impl Drop for AbandonOnDrop {
+    fn drop(&mut self) {
+        self.0.abandoned.store(true, Ordering::Relaxed);
+    }
+}
+
+thread_local! {
+    /// The work that this thread polls.
+    static POLLED: RefCell<Option<Arc<Work>>> = const { RefCell::new(None) };
+}
+
+/// Fails where nobody waits for the work that this thread polls.
+pub(super) fn check() -> Result<()> {
+    let abandoned = POLLED.with_borrow(|work| {
+        work.as_ref()
+            .is_some_and(|work| work.abandoned.load(Ordering::Relaxed))
+    });
+    if abandoned {
+        return Err(carried(Error::Cancelled(
+            "the statement was given up".into(),
+        )));
+    }
+    Ok(())
+}
+
+/// Says which work a thread polls, for as long as it lives.
+struct Polling;
+
+impl Polling {
+    fn of(work: &Arc<Work>) -> Self {
+        POLLED.set(Some(Arc::clone(work)));
+        Polling
+    }
+}
+
+impl Drop for Polling {
+    fn drop(&mut self) {
+        POLLED.set(None);
+    }
+}
+
+/// Polls a future or a stream in its tenant's turns. Inside of another one, as
+/// where an operator polls its input, it is in that one's turn.
+pub(super) struct InTurn<T> {
+    work: Arc<Work>,
+    turn: PollSemaphore,
+    inner: T,
+}
+
+impl<T: Unpin> InTurn<T> {
+    pub(super) fn new(work: &Arc<Work>, inner: T) -> Self {
+        InTurn {
+            work: Arc::clone(work),
+            turn: PollSemaphore::new(Arc::clone(&work.turns)),
+            inner,
+        }
+    }
+
+    fn poll_inner<R>(
+        &mut self,
+        cx: &mut Context<'_>,
+        poll: impl FnOnce(Pin<&mut T>, &mut Context<'_>) -> Poll<R>,
+    ) -> Poll<R> {
+        if POLLED.with_borrow(Option::is_some) {
+            return poll(Pin::new(&mut self.inner), cx);
+        }
+        // The semaphore is never closed, so this is a turn.
+        let _turn = ready!(self.turn.poll_acquire(cx));
+        let _polling = Polling::of(&self.work);
+        poll(Pin::new(&mut self.inner), cx)
+    }
+}
+
+impl<F: Future + Unpin> Future for InTurn<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        self.poll_inner(cx, |inner, cx| inner.poll(cx))
+    }
+}
+
+impl<S: Stream + Unpin> Stream for InTurn<S> {
+    type Item = S::Item;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<S::Item>> {
+        self.poll_inner(cx, |inner, cx| inner.poll_next(cx))
+    }
+}

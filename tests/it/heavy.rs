@@ -1,0 +1,167 @@
+//! Statements that compute for minutes, or ask for more than there is: what
+//! they do to other tenants, and what is left when their clients go away.
+
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tonic::{Code, Status};
+
+use crate::client::{ALICE, BOB, Client};
+use crate::harness::TestServer;
+
+/// Longer than a loaded machine takes, and shorter than any of the statements.
+const WATCHDOG: Duration = Duration::from_secs(300);
+
+/// A million rows, twice.
+const PAIRS: &str = "generate_series(1, 1000000) a, generate_series(1, 1000000) b";
+
+async fn alice_and_bob(server: &TestServer) -> (Client, Client) {
+    let mut alice = Client::connect(server, Some("alice")).await;
+    alice.bind(ALICE).await;
+    let mut bob = Client::connect(server, Some("bob")).await;
+    bob.bind(BOB).await;
+    (alice, bob)
+}
+
+/// As many runs of `sql` as there are cores, and two more.
+fn run_on_all_cores(client: &Client, sql: &str) -> Vec<JoinHandle<Result<(), Status>>> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (0..cores + 2)
+        .map(|_| {
+            let (mut client, sql) = (client.clone(), sql.to_owned());
+            tokio::spawn(async move { client.query(&sql).await.map(|_| ()) })
+        })
+        .collect()
+}
+
+/// Waits until the server runs `wanted` statements, by its own metrics.
+async fn until_active(server: &TestServer, wanted: usize) {
+    loop {
+        let (_, page) = server.page("/metrics").await;
+        let active = page
+            .lines()
+            .find_map(|line| line.strip_prefix("jammi_requests_active "))
+            .map_or(0.0, |value| value.parse::<f64>().unwrap());
+        if active == wanted as f64 {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Bob is answered while Alice's statements run, and when she goes away, so do
+/// they: the server has nothing to drain.
+async fn alice_keeps_nobody_waiting(endless: &str) {
+    let server = TestServer::start().await;
+    let (alice, mut bob) = alice_and_bob(&server).await;
+    let running = run_on_all_cores(&alice, endless);
+    until_active(&server, running.len()).await;
+    for _ in 0..5 {
+        assert_eq!(bob.query("SELECT 1 AS one").await.unwrap().num_rows(), 1);
+        let (status, _) = server.page("/healthz").await;
+        assert!(status.contains("200"), "{status}");
+    }
+    for query in &running {
+        assert!(!query.is_finished(), "{endless}");
+    }
+    for query in running {
+        query.abort();
+    }
+    until_active(&server, 0).await;
+    drop((alice, bob));
+    server.stop().await;
+}
+
+/// Symptom: a cross join that makes a million batches of one, and a join whose
+/// filter lets no row out, each kept every thread of the server, also after its
+/// client had gone: no other statement was answered. Cause: nothing above the
+/// leaves of a plan gave way, plans ran on the threads that serve sockets, and
+/// there was one thread a core. Fix: joins give way, plans have threads of their
+/// own, more than cores, and one tenant has but a few of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn endless_statements_keep_nobody_waiting_and_end_with_their_clients() {
+    let statements = [
+        format!("SELECT count(*) FROM {PAIRS} WHERE a.value + b.value <> 0"),
+        format!("SELECT count(*) FROM {PAIRS} WHERE a.value + b.value = -1"),
+        format!(
+            "SELECT count(*) FROM {PAIRS} WHERE a.value*0 = b.value*0 AND a.value + b.value = -1"
+        ),
+        "SELECT count(*) FROM generate_series(1, 1000000) a WHERE EXISTS (SELECT 1 \
+         FROM generate_series(1, 1000000) b WHERE a.value*0 = b.value*0 AND a.value + b.value = -1)"
+            .to_owned(),
+        "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) SELECT count(*) FROM t"
+            .to_owned(),
+    ];
+    for endless in statements {
+        timeout(WATCHDOG, alice_keeps_nobody_waiting(&endless))
+            .await
+            .unwrap_or_else(|_| panic!("Bob waits for: {endless}"));
+    }
+}
+
+/// Symptom: a statement of a few lines, or of many operators, kept a thread that
+/// serves sockets for minutes, took all memory, or ended the process by its
+/// stack. Cause: only its length in bytes was bounded, and it was planned on the
+/// threads that serve sockets.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_would_make_a_vast_plan_is_refused_by_its_setting() {
+    let server = TestServer::start().await;
+    let (mut alice, _) = alice_and_bob(&server).await;
+    let doubled: String = (1..30)
+        .map(|at| format!(", a{at} AS (SELECT x.i FROM a{0} x, a{0} y)", at - 1))
+        .collect();
+    for (sql, setting) in [
+        (
+            format!("SELECT 1{}", " + 1".repeat(200_000)),
+            "engine.operators_max",
+        ),
+        (
+            format!("SELECT 1{}", "::int".repeat(200_000)),
+            "engine.operators_max",
+        ),
+        (
+            format!("SELECT 1{}", " OR true".repeat(100_000)),
+            "engine.operators_max",
+        ),
+        (
+            format!("SELECT 1{}", " UNION SELECT 1".repeat(50_000)),
+            "engine.operators_max",
+        ),
+        (
+            format!("SELECT 1 FROM sources{}", ", sources".repeat(5_000)),
+            "engine.tables_max",
+        ),
+        (
+            format!("WITH a0 AS (SELECT 1 i){doubled} SELECT * FROM a29"),
+            "engine.tables_max",
+        ),
+        (
+            format!("SELECT 1 WHERE 1 IN (1{})", ",1".repeat(100_000)),
+            "engine.list_items_max",
+        ),
+    ] {
+        let status = alice.query(&sql).await.unwrap_err();
+        assert_eq!(
+            status.code(),
+            Code::InvalidArgument,
+            "{setting}: {status:?}"
+        );
+        assert!(status.message().contains(setting), "{setting}: {status:?}");
+    }
+    // What is just within the bounds is planned, run and dropped.
+    for (sql, rows) in [
+        (format!("SELECT 1{}", " + 1".repeat(1_990)), 1),
+        (
+            format!("SELECT 1 WHERE false{}", " OR true".repeat(1_900)),
+            1,
+        ),
+        (
+            format!("SELECT 1{}", " UNION ALL SELECT 1".repeat(600)),
+            601,
+        ),
+    ] {
+        assert_eq!(alice.query(&sql).await.unwrap().num_rows(), rows);
+    }
+    server.stop().await;
+}
