@@ -16,6 +16,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 
 use super::fault::planning;
+use super::values::bound_functions;
 use super::workers::Workers;
 use super::yielding::YieldAboveJoins;
 use crate::config::EngineConfig;
@@ -66,12 +67,13 @@ impl Planner {
         let runtime = runtime
             .build_arc()
             .map_err(|error| Error::internal("the engine's runtime cannot be made", error))?;
-        let state = SessionStateBuilder::new()
+        let mut state = SessionStateBuilder::new()
             .with_config(session)
             .with_runtime_env(runtime)
             .with_default_features()
             .with_physical_optimizer_rule(Arc::new(YieldAboveJoins))
             .build();
+        bound_functions(&mut state, config.memory_bytes)?;
         let task = state.task_ctx();
         let workers = Workers::new(config)?;
         Ok(Planner {

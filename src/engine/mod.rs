@@ -30,6 +30,7 @@ mod system;
 mod tests;
 mod total;
 mod turns;
+mod values;
 mod verify;
 mod workers;
 mod yielding;

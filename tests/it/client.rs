@@ -36,7 +36,10 @@ pub struct Client {
 
 impl Client {
     pub async fn connect(server: &TestServer, session: Option<&'static str>) -> Self {
-        let channel = server.channel().await;
+        Client::over(server.channel().await, session)
+    }
+
+    pub fn over(channel: Channel, session: Option<&'static str>) -> Self {
         Client {
             flight: FlightServiceClient::new(channel.clone()),
             sessions: SessionServiceClient::new(channel),

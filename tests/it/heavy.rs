@@ -165,3 +165,49 @@ async fn a_statement_that_would_make_a_vast_plan_is_refused_by_its_setting() {
     }
     server.stop().await;
 }
+
+/// Symptom: `repeat('x', 2000000000)` for some rows ended the process, and
+/// `range(0, 1000000000)` took 8 GB. Cause: what a function makes is allocated
+/// before the memory pool hears of it. Fix: its size is bounded before the call.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_function_that_would_make_a_vast_value_is_refused() {
+    let server = TestServer::start().await;
+    let (mut alice, _) = alice_and_bob(&server).await;
+    for call in [
+        "length(repeat('x', 2000000000))",
+        "length(repeat(cast(value AS varchar), 1000000000))",
+        "length(repeat(repeat('x', 1000), value * 1000000))",
+        "length(lpad('x', 2000000000))",
+        "length(rpad('x', 2000000000, 'abc'))",
+        "array_length(array_repeat(1, 1000000000))",
+        "array_length(list_repeat(value, 1000000000))",
+        "array_length(array_resize(make_array(1), 1000000000, 2))",
+        "array_length(range(0, 1000000000))",
+        "array_length(range(value * 1000000000))",
+        "array_length(generate_series(1000000000, 0, -1))",
+        "array_length(generate_series(DATE '0001-01-01', DATE '9999-01-01', INTERVAL '1' MICROSECOND))",
+        "array_length(generate_series(TIMESTAMP '2000-01-01', TIMESTAMP '2020-01-01', INTERVAL '1' MICROSECOND))",
+    ] {
+        let sql = format!("SELECT {call} FROM generate_series(1, 3)");
+        let status = alice.query(&sql).await.unwrap_err();
+        assert_eq!(status.code(), Code::ResourceExhausted, "{call}: {status:?}");
+        assert!(
+            status.message().contains("engine.memory_bytes"),
+            "{call}: {status:?}"
+        );
+    }
+    for call in [
+        "length(repeat('x', 1000000))",
+        "length(repeat(cast(value AS varchar), 1000))",
+        "length(lpad('x', 10000))",
+        "array_length(array_repeat(value, 1000))",
+        "array_length(range(0, 1000000))",
+        "array_length(range(0, value))",
+        "array_length(generate_series(DATE '2000-01-01', DATE '2020-01-01', INTERVAL '1' DAY))",
+    ] {
+        let sql = format!("SELECT {call} FROM generate_series(1, 3)");
+        let rows = alice.query(&sql).await;
+        assert_eq!(rows.unwrap().num_rows(), 3, "{call}");
+    }
+    server.stop().await;
+}

@@ -10,6 +10,7 @@
 mod cli;
 mod client;
 mod engine;
+mod faults;
 mod flight;
 mod harness;
 mod heavy;

@@ -16,17 +16,25 @@ use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use crate::harness::{ALICE, bind, bound, http1};
 use crate::server::list_services;
 
-struct Process {
-    child: Child,
+/// A server in a process of its own.
+pub struct Process {
+    pub child: Child,
     stdout: BufReader<ChildStdout>,
-    grpc: SocketAddr,
-    http: SocketAddr,
+    pub grpc: SocketAddr,
+    pub http: SocketAddr,
 }
 
-fn command(dir: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_jammi"));
+pub const JAMMI: &str = env!("CARGO_BIN_EXE_jammi");
+
+pub fn command(dir: &Path) -> Command {
+    let mut command = Command::new(JAMMI);
+    command.arg("serve");
+    serving(command, dir)
+}
+
+/// `command`, which serves `dir` on free ports.
+pub fn serving(mut command: Command, dir: &Path) -> Command {
     command
-        .arg("serve")
         .env("JAMMI_ARTIFACT_DIR", dir)
         .env("JAMMI_SERVER__LISTEN", "127.0.0.1:0")
         .env("JAMMI_SERVER__HTTP_LISTEN", "127.0.0.1:0")
@@ -40,47 +48,55 @@ fn command(dir: &Path) -> Command {
 
 impl Process {
     /// Starts a server and waits for the two lines that say where it listens.
-    async fn start(command: &mut Command) -> Process {
+    pub async fn start(command: &mut Command) -> Process {
         let mut child = command.spawn().unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        let mut address = async |prefix: &str| -> SocketAddr {
-            line.clear();
-            stdout.read_line(&mut line).await.unwrap();
-            let address = line.trim_end().strip_prefix(prefix);
-            address
-                .unwrap_or_else(|| panic!("{line:?}"))
-                .parse()
-                .unwrap()
-        };
-        let grpc = address("listening grpc://").await;
-        let http = address("listening http://").await;
-        Process {
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut process = Process {
             child,
             stdout,
-            grpc,
-            http,
+            grpc: nowhere,
+            http: nowhere,
+        };
+        process.read_addresses().await;
+        process
+    }
+
+    /// Reads where the server listens, as it says so once more when it is
+    /// started again.
+    pub async fn read_addresses(&mut self) {
+        for (prefix, is_grpc) in [("listening grpc://", true), ("listening http://", false)] {
+            let mut line = String::new();
+            self.stdout.read_line(&mut line).await.unwrap();
+            let address = line.trim_end().strip_prefix(prefix);
+            let address = address.unwrap_or_else(|| panic!("{line:?}"));
+            let address = address.parse().unwrap();
+            *(if is_grpc {
+                &mut self.grpc
+            } else {
+                &mut self.http
+            }) = address;
         }
     }
 
-    async fn signal(&self, name: &str) {
+    pub async fn signal(&self, name: &str) {
         let id = self.child.id().unwrap().to_string();
         let mut kill = Command::new("kill");
         assert!(kill.args([name, &id]).status().await.unwrap().success());
     }
 
-    async fn channel(&self) -> Channel {
+    pub async fn channel(&self) -> Channel {
         let endpoint = Channel::from_shared(format!("http://{}", self.grpc)).unwrap();
         endpoint.connect().await.unwrap()
     }
 
-    async fn sessions(&self) -> SessionServiceClient<Channel> {
+    pub async fn sessions(&self) -> SessionServiceClient<Channel> {
         SessionServiceClient::new(self.channel().await)
     }
 
     /// Waits for the end: the exit code, and all that was printed after the
     /// addresses to stdout and to stderr.
-    async fn end(mut self) -> (Option<i32>, String, String) {
+    pub async fn end(mut self) -> (Option<i32>, String, String) {
         let (mut out, mut err) = (String::new(), String::new());
         let stderr = self.child.stderr.as_mut().unwrap();
         let (_, _) = tokio::join!(
