@@ -1,9 +1,13 @@
 //! DataFusion's errors as ours. What a statement's author can mend keeps
 //! DataFusion's text; a defect gets one text of ours, and its detail the log.
 
-use datafusion::common::DataFusionError;
+use datafusion::common::{Column, DataFusionError, SchemaError};
 
 use crate::error::Error;
+use crate::source::reader_text;
+
+/// Columns that an error lists.
+const COLUMNS_NAMED: usize = 20;
 
 /// An error from naming, analyzing, optimizing or physical planning.
 pub(super) fn planning(error: DataFusionError) -> Error {
@@ -43,9 +47,7 @@ fn translate(error: &DataFusionError) -> Error {
         | DataFusionError::Configuration(text)
         | DataFusionError::Execution(text)
         | DataFusionError::Substrait(text) => Error::InvalidArgument(plain(text)),
-        DataFusionError::SchemaError(schema, _) => {
-            Error::InvalidArgument(plain(&schema.to_string()))
-        }
+        DataFusionError::SchemaError(schema, _) => Error::InvalidArgument(schema_error(schema)),
         DataFusionError::NotImplemented(text) => Error::Unimplemented(plain(text)),
         DataFusionError::ResourcesExhausted(text) => Error::ResourceExhausted(format!(
             "the statement needs more memory than the setting engine.memory_bytes leaves it: \
@@ -94,10 +96,46 @@ fn arrow_error(error: &arrow::error::ArrowError) -> Error {
     }
 }
 
+/// A column that is not there, with those that are: the columns of tables that
+/// the statement itself names, all of which its author sees.
+fn schema_error(error: &SchemaError) -> String {
+    let SchemaError::FieldNotFound {
+        field,
+        valid_fields,
+    } = error
+    else {
+        return plain(&error.to_string());
+    };
+    let named = field.quoted_flat_name();
+    if valid_fields.is_empty() {
+        return format!(
+            "column {named} does not exist: no table is read there, so name one in FROM, or write \
+             text in single quotes"
+        );
+    }
+    let shown = valid_fields.iter().take(COLUMNS_NAMED);
+    let shown: Vec<String> = shown.map(Column::quoted_flat_name).collect();
+    let more = match valid_fields.len().saturating_sub(COLUMNS_NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more, which DESCRIBE lists"),
+    };
+    let alike = valid_fields.iter().find(|valid| {
+        valid.name() != field.name() && valid.name().eq_ignore_ascii_case(field.name())
+    });
+    let quoted = match alike {
+        Some(_) => " (a name with capital letters is written in double quotes)",
+        None => "",
+    };
+    format!(
+        "column {named} does not exist: the columns there are {}{more}{quoted}",
+        shown.join(", ")
+    )
+}
+
 fn unreadable(error: &DataFusionError) -> Error {
     Error::DataLoss(format!(
         "a file cannot be read: {}",
-        plain(&error.strip_backtrace())
+        plain(&reader_text(error))
     ))
 }
 
@@ -116,4 +154,51 @@ fn plain(text: &str) -> String {
         .next()
         .unwrap_or(text);
     text.trim().trim_end_matches('.').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Symptom: "No field named x" and no mend.
+    #[test]
+    fn a_missing_column_names_those_that_are_there() {
+        let error = |field: &str, valid: &[&str]| {
+            schema_error(&SchemaError::FieldNotFound {
+                field: Box::new(Column::from_name(field)),
+                valid_fields: valid.iter().map(|name| Column::from_name(*name)).collect(),
+            })
+        };
+        let many: Vec<String> = (0..25).map(|at| format!("c{at}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        for (field, valid, says) in [
+            (
+                "x",
+                &[][..],
+                "column x does not exist: no table is read there",
+            ),
+            ("x", &["id", "title"], "the columns there are id, title"),
+            (
+                "title",
+                &["Title"],
+                "are \"Title\" (a name with capital letters",
+            ),
+            ("x", &many, "c19 and 5 more, which DESCRIBE lists"),
+        ] {
+            let text = error(field, valid);
+            assert!(text.contains(says), "{text}");
+        }
+    }
+
+    /// Symptom: "Parquet error: Parquet error: EOF".
+    #[test]
+    fn a_reader_is_named_once() {
+        let error = parquet::errors::ParquetError::General("EOF".into());
+        let error = unreadable(&DataFusionError::ParquetError(Box::new(error)));
+        assert_eq!(
+            error.to_string().matches("Parquet error").count(),
+            1,
+            "{error}"
+        );
+    }
 }

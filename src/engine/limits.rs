@@ -164,7 +164,7 @@ impl Visitor for Measure<'_> {
         let at = self
             .named
             .iter()
-            .position(|(named, _)| *named == query as *const _);
+            .position(|(named, _)| std::ptr::eq(*named, query));
         let name = at.map(|at| self.named.swap_remove(at).1);
         if let Some(with) = &query.with {
             for item in &with.cte_tables {

@@ -32,6 +32,7 @@ mod total;
 mod turns;
 mod values;
 mod verify;
+mod windows;
 mod workers;
 mod yielding;
 
@@ -230,6 +231,7 @@ impl Engine {
         let planning = async move {
             let planner = &engine.0.planner;
             let logical = statement.bind(planner, &parameters)?;
+            let logical = windows::asking(logical).map_err(fault::planning)?;
             let plan = planner.physical(&logical).await?;
             verify::verify(&plan, statement.scope())?;
             Ok(plan)

@@ -1,10 +1,12 @@
 //! `?` and `$1` in a statement, and the values bound to them.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use super::fault::planning;
@@ -35,6 +37,63 @@ pub(super) fn number_placeholders(tokens: &mut [TokenWithSpan]) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// Makes both parameters of `? || ?` text, as Postgres does: nothing else there
+/// tells what they are.
+pub(super) fn type_concatenations(statement: &mut ast::Statement) {
+    // Nothing breaks off.
+    let _ = ast::visit_expressions_mut(statement, |expr| {
+        if let ast::Expr::BinaryOp {
+            left,
+            op: ast::BinaryOperator::StringConcat,
+            right,
+        } = expr
+            && is_placeholder(left)
+            && is_placeholder(right)
+        {
+            for side in [left, right] {
+                let null = ast::Expr::value(ast::Value::Null);
+                let parameter = std::mem::replace(&mut **side, null);
+                **side = ast::Expr::Cast {
+                    kind: ast::CastKind::Cast,
+                    expr: Box::new(parameter),
+                    data_type: ast::DataType::Varchar(None),
+                    array: false,
+                    format: None,
+                };
+            }
+        }
+        ControlFlow::<()>::Continue(())
+    });
+}
+
+/// Whether a statement has parameters.
+pub(super) fn has_parameters(statement: &ast::Statement) -> bool {
+    let found = ast::visit_expressions(statement, |expr| match is_placeholder(expr) {
+        true => ControlFlow::Break(()),
+        false => ControlFlow::Continue(()),
+    });
+    found.is_break()
+}
+
+fn is_placeholder(expr: &ast::Expr) -> bool {
+    match expr {
+        ast::Expr::Value(value) => matches!(value.value, ast::Value::Placeholder(_)),
+        ast::Expr::Nested(inner) => is_placeholder(inner),
+        _ => false,
+    }
+}
+
+/// `error`, with what to do where a parameter's missing type is behind it.
+pub(super) fn name_types(error: Error) -> Error {
+    match error {
+        Error::InvalidArgument(text) => Error::InvalidArgument(format!(
+            "{text} (a parameter whose use does not tell its type is named one so: \
+             CAST(? AS BIGINT))"
+        )),
+        other => other,
+    }
 }
 
 /// The parameters of a plan in order, named `$1`, `$2` and so on. One whose use

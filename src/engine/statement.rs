@@ -46,12 +46,29 @@ impl Statement {
         planner: &Planner,
         resolver: &Resolver<'_>,
     ) -> Result<Self> {
-        let statement = parse_one(sql, limits)?;
+        let mut statement = parse_one(sql, limits)?;
         limits.check_statement(&statement)?;
+        params::type_concatenations(&mut statement);
+        let has_parameters = params::has_parameters(&statement);
         let statement = match kind_of(&statement)? {
             StatementKind::ShowTables => listed_tables(&statement, limits)?,
             _ => statement,
         };
+        Statement::of(scope, sql, statement, planner, resolver).map_err(
+            |error| match has_parameters {
+                true => params::name_types(error),
+                false => error,
+            },
+        )
+    }
+
+    fn of(
+        scope: &Scope,
+        sql: &str,
+        statement: ast::Statement,
+        planner: &Planner,
+        resolver: &Resolver<'_>,
+    ) -> Result<Self> {
         let options = ParserOptions::from(&planner.state().config_options().sql_parser);
         let plan = SqlToRel::new_with_options(resolver, options)
             .sql_statement_to_plan(statement)
@@ -230,7 +247,7 @@ fn keyword(statement: &ast::Statement) -> String {
     let mut words = text.split_whitespace();
     let first = words.next().unwrap_or("this statement").to_uppercase();
     match first.as_str() {
-        "CREATE" | "DROP" | "ALTER" | "SET" => match words.next() {
+        "CREATE" | "DROP" | "ALTER" => match words.next() {
             Some(second) if second.chars().all(|c| c.is_ascii_alphabetic()) => {
                 format!("{first} {}", second.to_uppercase())
             }
@@ -359,6 +376,8 @@ mod tests {
             ("DROP TABLE t", "DROP TABLE"),
             ("COPY t TO 'x.csv'", "COPY"),
             ("SET app.current_tenant_id = 'x'", "SET"),
+            // Symptom: it was named "SET A".
+            ("SET a = 1", "SET is not served"),
             ("PREPARE p AS SELECT 1", "PREPARE"),
             ("EXECUTE p", "EXECUTE"),
             ("BEGIN", "BEGIN"),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::Session;
-use datafusion::common::GetExt;
 use datafusion::common::parsers::CompressionTypeVariant;
+use datafusion::common::{DataFusionError, GetExt};
 use datafusion::datasource::file_format::FileFormat;
 use datafusion::datasource::file_format::csv::CsvFormat;
 use datafusion::datasource::file_format::file_compression_type::FileCompressionType;
@@ -61,7 +61,8 @@ fn strip_compression(name: &str) -> (&str, CompressionTypeVariant) {
 pub fn reader(format: SourceFormat, compression: CompressionTypeVariant) -> Arc<dyn FileFormat> {
     let compressed = FileCompressionType::from(compression);
     match format {
-        SourceFormat::Parquet => Arc::new(ParquetFormat::default()),
+        // Plain UTF-8 columns, as in the results.
+        SourceFormat::Parquet => Arc::new(ParquetFormat::default().with_force_view_types(false)),
         SourceFormat::Csv => Arc::new(
             CsvFormat::default()
                 .with_has_header(true)
@@ -93,9 +94,16 @@ pub async fn infer_schema(
     // Nothing that the reader holds is used again.
     match AssertUnwindSafe(reading).catch_unwind().await {
         Ok(Ok(schema)) => Ok(schema),
-        Ok(Err(error)) => Err(error.strip_backtrace()),
+        Ok(Err(error)) => Err(reader_text(&error)),
         Err(_) => Err("the reader gave up on damaged metadata".into()),
     }
+}
+
+/// What a reader says of a file, its own name in it once.
+pub fn reader_text(error: &DataFusionError) -> String {
+    error
+        .strip_backtrace()
+        .replacen("Parquet error: Parquet error: ", "Parquet error: ", 1)
 }
 
 /// The one compression of all `paths`.

@@ -18,6 +18,7 @@ mod scan;
 mod stores;
 
 pub use files::FileChecks;
+pub use format::reader_text;
 pub use location::{Location, LocationPolicy};
 pub use register::{
     RegisterSource, Registered, TenantColumnChoice, inspect, inspect_again, notices,

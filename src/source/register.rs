@@ -245,8 +245,14 @@ async fn infer_one(
             ))
         })?;
     if schema.fields().is_empty() {
+        let why = match format {
+            SourceFormat::Json | SourceFormat::Ndjson => {
+                "holds no whole JSON object: it is empty, cut off or no JSON"
+            }
+            SourceFormat::Csv | SourceFormat::Parquet => "has no columns",
+        };
         return Err(Error::DataLoss(format!(
-            "file {:?} has no columns: remove it, or name another format",
+            "file {:?} {why}: mend or remove it, or name another format",
             file.relative
         )));
     }

@@ -532,3 +532,33 @@ async fn a_file_that_breaks_later_is_one_error_that_names_the_line() {
         "{answer}"
     );
 }
+
+/// Symptom: a `.json` file of a lone `{` was reported as having "no columns".
+#[tokio::test]
+async fn a_broken_json_file_is_told_as_such() {
+    let world = World::new().await;
+    for (name, text) in [("cut.json", "{"), ("cut.ndjson", "{"), ("empty.json", "[]")] {
+        let path = world.write(name, text);
+        let error = add(&world.alice, "cut", &path).await.unwrap_err();
+        assert!(matches!(error, Error::DataLoss(_)), "{error:?}");
+        let text = error.to_string();
+        assert!(text.contains(name), "{text}");
+        assert!(!text.contains("no columns"), "{text}");
+    }
+}
+
+/// Symptom: a described column of text was a Utf8View, and the rows had Utf8.
+#[tokio::test]
+async fn what_is_described_is_what_is_read() {
+    let world = World::new().await;
+    let path = world.write_notes("notes.parquet");
+    add(&world.shared, "notes", &path).await.unwrap();
+    let source = world.shared.describe_source("notes").await.unwrap();
+    let described = &source.definition.schema;
+    let rows = world.alice.sql("SELECT * FROM notes.public.notes").await;
+    let read = rows.unwrap()[0].schema();
+    assert_eq!(described.fields().len(), read.fields().len());
+    for (described, read) in described.fields().iter().zip(read.fields()) {
+        assert_eq!(described.data_type(), read.data_type(), "{}", read.name());
+    }
+}

@@ -6,8 +6,8 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use arrow_flight::FlightData;
 use jammi_db::server::proto::catalog::catalog_service_client::CatalogServiceClient;
@@ -20,29 +20,34 @@ use crate::client::{Client, statement};
 use crate::harness::{ALICE, bind, bound, http1, in_session};
 use crate::process::{JAMMI, Process, serving};
 
+/// How `unshare` gives a process a mount namespace here: root has the right by
+/// itself, and others as root of a user namespace.
+fn mount_namespace() -> &'static [&'static str] {
+    const WAYS: [&[&str]; 2] = [&["--mount"], &["--mount", "--map-root-user"]];
+    let dir = tempfile::tempdir().unwrap();
+    let mounts = |way: &&&[&str]| {
+        let mut tried = std::process::Command::new("unshare");
+        tried.args(**way).args(["mount", "-t", "tmpfs", "tmpfs"]);
+        tried.arg(dir.path()).stderr(Stdio::null());
+        tried.status().is_ok_and(|status| status.success())
+    };
+    WAYS.iter().find(mounts).unwrap_or_else(|| {
+        panic!(
+            "this test mounts a small disk in a namespace of its own, which this machine does \
+             not allow: run the tests where `unshare {}` works, as it does for root outside of \
+             a container",
+            WAYS[1].join(" ")
+        )
+    })
+}
+
 /// A command that runs `script` where it may mount, and serves `dir`. `$0` is
 /// the directory and `$1` the server.
 fn in_namespace(dir: &Path, script: &str) -> Command {
     let mut command = Command::new("unshare");
-    command.arg("--mount");
-    if fs::metadata("/proc/self").map(|own| own.uid()).unwrap() != 0 {
-        command.arg("--map-root-user");
-    }
+    command.args(mount_namespace());
     command.args(["sh", "-ec", script]).arg(dir).arg(JAMMI);
     serving(command, dir)
-}
-
-/// Fails where the machine lets nobody mount.
-async fn require_mounts() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut command = in_namespace(dir.path(), "mount -t tmpfs tmpfs \"$0\"");
-    let tried = command.output().await;
-    let can = tried.as_ref().is_ok_and(|tried| tried.status.success());
-    assert!(
-        can,
-        "this test mounts a small disk in a namespace of its own, which this machine does not \
-         allow: run the tests as root, or where `unshare --mount --map-root-user` works ({tried:?})"
-    );
 }
 
 /// A shared CSV file of two rows, outside of every artifact directory.
@@ -94,9 +99,9 @@ fn server_of(process: &Process) -> u32 {
 
 #[tokio::test]
 async fn a_full_disk_loses_nothing_that_was_acknowledged_and_reads_go_on() {
-    require_mounts().await;
     let (dir, files) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let twice = "mount -t tmpfs -o size=1m tmpfs \"$0\"; \"$1\" serve || true; exec \"$1\" serve";
+    let twice = "mount -t tmpfs -o size=1m tmpfs \"$0\"; \
+                 setpriv --pdeathsig KILL \"$1\" serve || true; exec \"$1\" serve";
     let mut process = Process::start(&mut in_namespace(dir.path(), twice)).await;
     let mut sessions = process.sessions().await;
     let mut catalog = Catalog {
@@ -139,7 +144,10 @@ async fn a_full_disk_loses_nothing_that_was_acknowledged_and_reads_go_on() {
     }
 
     // Reads go on, and show nothing of what was refused.
-    let rows = reader.query("SELECT id FROM rows.public.rows").await.unwrap();
+    let rows = reader
+        .query("SELECT id FROM rows.public.rows")
+        .await
+        .unwrap();
     assert_eq!(rows.num_rows(), 2);
     sources.sort();
     assert_eq!(catalog.names("reader").await, sources);
@@ -167,7 +175,6 @@ async fn a_full_disk_loses_nothing_that_was_acknowledged_and_reads_go_on() {
 
 #[tokio::test]
 async fn a_read_only_directory_is_named_with_its_mend() {
-    require_mounts().await;
     let (dir, files) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
 
     // All of it: the server does not start.
@@ -197,7 +204,10 @@ async fn a_read_only_directory_is_named_with_its_mend() {
     }
     assert_eq!(catalog.names("reader").await, ["shared"]);
     let mut reader = Client::over(process.channel().await, Some("reader"));
-    let rows = reader.query("SELECT id FROM shared.public.shared").await.unwrap();
+    let rows = reader
+        .query("SELECT id FROM shared.public.shared")
+        .await
+        .unwrap();
     assert_eq!(rows.num_rows(), 2);
     process.signal("-TERM").await;
     assert_eq!(process.end().await.0, Some(0));

@@ -597,3 +597,46 @@ async fn concurrent_calls_keep_their_own_sessions() {
     });
     futures::future::join_all(calls).await;
 }
+
+/// Symptom: `SELECT ? || ?` did not plan, and `SELECT ? + ?` said nothing of the
+/// parameters that have no type.
+#[tokio::test]
+async fn parameters_without_a_type_are_text_or_told_how_to_get_one() {
+    let server = TestServer::start().await;
+    let mut client = Client::connect(&server, Some("untyped")).await;
+    for sql in ["select ? || ?", "select (?) || (?)", "select $1 || $2"] {
+        let handle = client.prepare(sql).await.unwrap().prepared_statement_handle;
+        let text = |value: &str| std::sync::Arc::new(StringArray::from(vec![value])) as _;
+        let row = RecordBatch::try_from_iter([("0", text("a")), ("1", text("b"))]).unwrap();
+        let handle = client.bind_row(&handle, row).await.unwrap();
+        let rows = client.rows(&prepared(&handle)).await.unwrap();
+        assert_eq!(strings(&rows, 0), ["ab"], "{sql}");
+    }
+    for sql in ["select ? + ?", "select sum(?)", "select 1 where ?"] {
+        refused(
+            client.prepare(sql).await,
+            Code::InvalidArgument,
+            "CAST(? AS BIGINT)",
+        );
+    }
+}
+
+/// Symptom: "No field named x", whatever there was to name instead.
+#[tokio::test]
+async fn a_missing_column_is_told_with_those_that_are_there() {
+    let server = TestServer::start().await;
+    let mut client = Client::connect(&server, None).await;
+    for (sql, says) in [
+        (
+            "select x",
+            "column x does not exist: no table is read there",
+        ),
+        (
+            "select t.x from (values (1)) t(y)",
+            "the columns there are t.y",
+        ),
+        ("select y from (values (1)) t(\"Y\")", "in double quotes"),
+    ] {
+        refused(client.query(sql).await, Code::InvalidArgument, says);
+    }
+}

@@ -90,6 +90,9 @@ async fn endless_statements_keep_nobody_waiting_and_end_with_their_clients() {
         "SELECT count(*) FROM generate_series(1, 1000000) a WHERE EXISTS (SELECT 1 \
          FROM generate_series(1, 1000000) b WHERE a.value*0 = b.value*0 AND a.value + b.value = -1)"
             .to_owned(),
+        "SELECT sum(x) FROM (SELECT median(value) OVER (ORDER BY value \
+         ROWS BETWEEN 500000 PRECEDING AND CURRENT ROW) x FROM generate_series(1, 1000000))"
+            .to_owned(),
         "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) SELECT count(*) FROM t"
             .to_owned(),
     ];

@@ -324,6 +324,8 @@ def test_models_belong_to_a_lane(people, unique):
     drop_model(alice, unique, "2")
     drop_model(alice, unique, "1")
     assert models(alice, unique) == [(unique, "1", shared)]
+    drop_model(nobody, unique, "1")
+    assert models(alice, unique) == []
 
 
 @pytest.mark.parametrize("metadata", ["{", "[1]", "3", '"x"'])
