@@ -13,15 +13,28 @@ CACHE_DIR := $(shell dir="$${XDG_CACHE_HOME:-$$HOME/.cache}/jammi"; \
 VENV := $(CACHE_DIR)/python-$(shell { $(PYTHON) --version; cat $(REQUIREMENTS); } 2>&1 | sha256sum | cut -c1-16)
 
 .NOTPARALLEL:
-.PHONY: test format lint rust python
+PACKAGES := cargo tree --locked --prefix none --format '{p} {f}'
+LISTS := $(shell mktemp -d)
+
+.PHONY: test format lint features rust python
 
 test: format lint rust python
 
 format:
 	cargo fmt --check
 
-lint:
+lint: features
 	cargo clippy --locked --all-targets -- -D warnings
+
+# Tests and benches use the dependencies that a build leaves, unless what they
+# depend on asks for another feature of one: then nearly all are built twice.
+features:
+	@$(PACKAGES) --edges normal,build | sed 's/ (\*)$$//' | sort -u > $(LISTS)/build
+	@$(PACKAGES) --edges normal,build,dev | sed 's/ (\*)$$//' | sort -u > $(LISTS)/all
+	@comm -23 $(LISTS)/build $(LISTS)/all | if grep .; then \
+		echo "a dev-dependency asks for more features of these: name them in [dependencies] too" >&2; \
+		exit 1; \
+	fi
 
 rust:
 	cargo test --locked
