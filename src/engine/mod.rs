@@ -48,7 +48,7 @@ use crate::catalog::{
 };
 use crate::config::JammiConfig;
 use crate::error::{Error, Result};
-use crate::source::{self, FileChecks, LocationPolicy, SourceTable, Stores};
+use crate::source::{self, FileChecks, LaneViews, LocationPolicy, SourceTable, Stores};
 use crate::tenant::Scope;
 
 pub use crate::source::{RegisterSource, Registered, TenantColumnChoice};
@@ -94,6 +94,7 @@ struct SourceReader {
     stores: Stores,
     policy: Arc<LocationPolicy>,
     checks: FileChecks,
+    views: LaneViews,
 }
 
 impl SourceReader {
@@ -103,6 +104,7 @@ impl SourceReader {
             self.stores.clone(),
             Arc::clone(&self.policy),
             self.checks.clone(),
+            self.views.clone(),
         )
     }
 }
@@ -120,6 +122,7 @@ impl Engine {
                 &config.artifact_dir,
             )?),
             checks: FileChecks::default(),
+            views: LaneViews::default(),
         };
         Ok(Engine(Arc::new(Parts {
             backend,

@@ -55,6 +55,18 @@ pub enum LaneMask {
     Some(BooleanArray),
 }
 
+/// How many of some rows a caller may see, as far as bounds of their tenants
+/// tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LaneShare {
+    /// Every row.
+    All,
+    /// No row.
+    None,
+    /// Some, all or none.
+    Unknown,
+}
+
 /// The rows of the lanes that a scope reads.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LanePredicate {
@@ -77,6 +89,39 @@ impl LanePredicate {
             data_type: data_type.clone(),
             encoding,
         })
+    }
+
+    /// The type of the tenant column.
+    pub fn data_type(&self) -> &DataType {
+        &self.data_type
+    }
+
+    /// How many of the rows the caller may see whose tenants lie, bytewise,
+    /// between `least` and `greatest` and may be NULL if `has_nulls`.
+    pub fn share(&self, least: &[u8], greatest: &[u8], has_nulls: bool) -> LaneShare {
+        let inside = |own: &[u8]| least <= own && own <= greatest;
+        let is_all = |own: &[u8]| least == own && own == greatest;
+        let (inside, is_all) = match (self.tenant, self.encoding) {
+            (None, _) => (false, false),
+            (Some(tenant), TenantEncoding::Bytes) => {
+                let own = tenant.as_bytes().as_slice();
+                (inside(own), is_all(own))
+            }
+            (Some(tenant), TenantEncoding::Text) => {
+                let lower = tenant.to_string();
+                let upper = lower.to_ascii_uppercase();
+                let (lower, upper) = (lower.as_bytes(), upper.as_bytes());
+                (
+                    inside(lower) || inside(upper),
+                    is_all(lower) || is_all(upper),
+                )
+            }
+        };
+        match (is_all, inside || has_nulls) {
+            (true, _) => LaneShare::All,
+            (false, true) => LaneShare::Unknown,
+            (false, false) => LaneShare::None,
+        }
     }
 
     /// The predicate as a logical expression over `column`.
@@ -330,6 +375,85 @@ mod tests {
                 some(&[true, false, true]),
                 some(&[false, false, true]),
             );
+        }
+    }
+
+    #[test]
+    fn bounds_tell_the_share_of_rows() {
+        use LaneShare::*;
+        let (a, global) = scopes();
+        let upper = A.to_ascii_uppercase();
+        let bytes = DataType::FixedSizeBinary(16);
+        let own = *TenantId::from_str(A).unwrap().as_bytes();
+        let (before, after) = ([0; 16], [0xff; 16]);
+        for (data_type, least, greatest, nulls, as_a, unbound) in [
+            (DataType::Utf8, A.as_bytes(), A.as_bytes(), false, All, None),
+            (
+                DataType::Utf8,
+                A.as_bytes(),
+                A.as_bytes(),
+                true,
+                All,
+                Unknown,
+            ),
+            (
+                DataType::Utf8,
+                upper.as_bytes(),
+                upper.as_bytes(),
+                false,
+                All,
+                None,
+            ),
+            (
+                DataType::Utf8,
+                upper.as_bytes(),
+                A.as_bytes(),
+                false,
+                Unknown,
+                None,
+            ),
+            (
+                DataType::Utf8,
+                A.as_bytes(),
+                B.as_bytes(),
+                false,
+                Unknown,
+                None,
+            ),
+            (
+                DataType::Utf8,
+                B.as_bytes(),
+                B.as_bytes(),
+                false,
+                None,
+                None,
+            ),
+            (
+                DataType::Utf8,
+                B.as_bytes(),
+                B.as_bytes(),
+                true,
+                Unknown,
+                Unknown,
+            ),
+            // A bound that was cut short is still one.
+            (
+                DataType::Utf8,
+                b"018f5a0e",
+                b"018f5a0f",
+                false,
+                Unknown,
+                None,
+            ),
+            (bytes.clone(), &own, &own, false, All, None),
+            (bytes.clone(), &before, &after, false, Unknown, None),
+            (bytes.clone(), &before, &before, false, None, None),
+        ] {
+            for (scope, expected) in [(&a, as_a), (&global, unbound)] {
+                let predicate = LanePredicate::new(scope, &data_type).unwrap();
+                let share = predicate.share(least, greatest, nulls);
+                assert_eq!(share, expected, "{least:?} {greatest:?} {nulls}");
+            }
         }
     }
 

@@ -5,4 +5,4 @@
 
 mod lane;
 
-pub use lane::{LaneMask, LanePredicate, TenantEncoding};
+pub use lane::{LaneMask, LanePredicate, LaneShare, TenantEncoding};

@@ -3,7 +3,8 @@
 //!
 //! A row group is skipped by its statistics, a page by the page index, and what
 //! is left is filtered while it is decoded, so that columns are decoded for rows
-//! that pass and for no others.
+//! that pass and for no others. Where the caller's rows are known already, the
+//! file is opened at those.
 
 use std::fmt;
 use std::ops::Range;
@@ -15,6 +16,7 @@ use datafusion::catalog::Session;
 use datafusion::common::Result;
 use datafusion::common::config::TableParquetOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
 use datafusion::datasource::physical_plan::{
     FileScanConfig, FileScanConfigBuilder, ParquetFileReaderFactory, ParquetSource,
@@ -32,12 +34,14 @@ use datafusion::physical_expr_adapter::{
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use futures::FutureExt;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, ready};
 use object_store::ObjectStore;
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::AsyncFileReader;
-use parquet::errors::Result as ParquetResult;
+use parquet::errors::{ParquetError, Result as ParquetResult};
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
+
+use super::lane_view::LaneView;
 
 /// A reader of rows of `table_schema` that may leave out rows for which
 /// `predicate` is not true. Evaluating `predicate` must have no effect and
@@ -52,20 +56,32 @@ pub(super) fn source(
         global: session.config_options().execution.parquet.clone(),
         ..TableParquetOptions::default()
     };
-    let cache = session
-        .runtime_env()
-        .cache_manager
-        .get_file_metadata_cache();
     let source = ParquetSource::new(table_schema)
         .with_table_parquet_options(options)
         .with_pushdown_filters(true)
-        .with_parquet_file_reader_factory(Arc::new(IndexedReaders(
-            CachedParquetFileReaderFactory::new(Arc::clone(store), cache),
-        )));
+        .with_parquet_file_reader_factory(Arc::new(readers(session, store)));
     match predicate {
         Some(predicate) => source.with_predicate(predicate),
         None => source,
     }
+}
+
+/// Readers of the files of `store`.
+pub(super) fn readers(
+    session: &dyn Session,
+    store: &Arc<dyn ObjectStore>,
+) -> impl ParquetFileReaderFactory + use<> {
+    let cache = &session.runtime_env().cache_manager;
+    IndexedReaders(CachedParquetFileReaderFactory::new(
+        Arc::clone(store),
+        cache.get_file_metadata_cache(),
+    ))
+}
+
+/// `file` with the rows that `view` is of.
+pub(super) fn viewed(file: PartitionedFile, view: &Arc<LaneView>) -> PartitionedFile {
+    file.with_extension(view.access.clone())
+        .with_extension(Arc::clone(view))
 }
 
 /// The plan of a scan by [`source`].
@@ -78,7 +94,8 @@ pub(super) fn plan(config: FileScanConfig) -> Arc<dyn ExecutionPlan> {
 
 /// Readers that keep the page index with the footer. The ones below them keep
 /// what was asked for first, which is the footer alone, and then read the index
-/// anew for each scan.
+/// anew for each scan. A file that was [`viewed`] is opened with the metadata of
+/// its view.
 #[derive(Debug)]
 struct IndexedReaders(CachedParquetFileReaderFactory);
 
@@ -86,29 +103,56 @@ impl ParquetFileReaderFactory for IndexedReaders {
     fn create_reader(
         &self,
         partition_index: usize,
-        file: datafusion::datasource::listing::PartitionedFile,
+        file: PartitionedFile,
         metadata_size_hint: Option<usize>,
         metrics: &ExecutionPlanMetricsSet,
     ) -> Result<Box<dyn AsyncFileReader + Send>> {
+        let view = file.extension::<Arc<LaneView>>().map(Arc::clone);
         let reader = self
             .0
             .create_reader(partition_index, file, metadata_size_hint, metrics)?;
-        Ok(Box::new(IndexedReader(reader)))
+        Ok(Box::new(IndexedReader { reader, view }))
     }
 }
 
-struct IndexedReader(Box<dyn AsyncFileReader + Send>);
+struct IndexedReader {
+    reader: Box<dyn AsyncFileReader + Send>,
+    view: Option<Arc<LaneView>>,
+}
+
+impl IndexedReader {
+    fn kept(&self) -> Option<&Bytes> {
+        self.view.as_ref()?.kept.as_ref()
+    }
+}
+
+fn kept_bytes(kept: &Bytes, range: &Range<u64>) -> ParquetResult<Bytes> {
+    let (start, end) = (range.start as usize, range.end as usize);
+    if start > end || end > kept.len() {
+        return Err(ParquetError::IndexOutOfBound(end, kept.len()));
+    }
+    Ok(kept.slice(start..end))
+}
 
 impl AsyncFileReader for IndexedReader {
     fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, ParquetResult<Bytes>> {
-        self.0.get_bytes(range)
+        match self.kept() {
+            Some(kept) => ready(kept_bytes(kept, &range)).boxed(),
+            None => self.reader.get_bytes(range),
+        }
     }
 
     fn get_byte_ranges(
         &mut self,
         ranges: Vec<Range<u64>>,
     ) -> BoxFuture<'_, ParquetResult<Vec<Bytes>>> {
-        self.0.get_byte_ranges(ranges)
+        match self.kept() {
+            Some(kept) => {
+                let bytes = ranges.iter().map(|range| kept_bytes(kept, range));
+                ready(bytes.collect()).boxed()
+            }
+            None => self.reader.get_byte_ranges(ranges),
+        }
     }
 
     fn get_metadata<'a>(
@@ -116,13 +160,16 @@ impl AsyncFileReader for IndexedReader {
         options: Option<&'a ArrowReaderOptions>,
     ) -> BoxFuture<'a, ParquetResult<Arc<ParquetMetaData>>> {
         async move {
-            let footer = self.0.get_metadata(options).await?;
+            if let Some(view) = &self.view {
+                return Ok(Arc::clone(&view.metadata));
+            }
+            let footer = self.reader.get_metadata(options).await?;
             if footer.column_index().is_some() || !has_page_index(&footer) {
                 return Ok(footer);
             }
             let options = options.cloned().unwrap_or_default();
             let options = options.with_page_index_policy(PageIndexPolicy::Optional);
-            self.0.get_metadata(Some(&options)).await
+            self.reader.get_metadata(Some(&options)).await
         }
         .boxed()
     }

@@ -20,6 +20,7 @@ use datafusion::physical_plan::empty::EmptyExec;
 use futures::{FutureExt, StreamExt};
 
 use super::files::{self, FileChecks, SourceFile};
+use super::lane_view::{LaneView, LaneViews};
 use super::location::{Location, LocationKind, LocationPolicy};
 use super::register::belongs;
 use super::{Stores, format, parquet};
@@ -28,6 +29,13 @@ use crate::error::{Error, Result};
 use crate::policy::LanePredicate;
 use crate::tenant::Scope;
 
+/// Files of a scan up to which each is looked at for the caller's rows before it
+/// is read. Of more, the first may well be all that is read.
+const VIEWED_FILES_MAX: usize = 256;
+
+/// Files that are looked at side by side.
+const VIEWED_AT_ONCE: usize = 16;
+
 /// A source as the engine reads it.
 #[derive(Clone, Debug)]
 pub struct SourceTable {
@@ -35,6 +43,7 @@ pub struct SourceTable {
     stores: Stores,
     policy: Arc<LocationPolicy>,
     checks: FileChecks,
+    views: LaneViews,
 }
 
 /// A plan that still yields rows of other lanes, and what its guard needs.
@@ -58,12 +67,14 @@ impl SourceTable {
         stores: Stores,
         policy: Arc<LocationPolicy>,
         checks: FileChecks,
+        views: LaneViews,
     ) -> Self {
         SourceTable {
             source,
             stores,
             policy,
             checks,
+            views,
         }
     }
 
@@ -315,6 +326,7 @@ impl SourceTable {
         let table_schema = TableSchema::builder(self.file_schema(lane))
             .with_table_partition_cols(partition_fields.clone())
             .build();
+        let files = self.view(session, lane, files).await?;
         if files.is_empty() {
             let schema = table_schema
                 .table_schema()
@@ -324,12 +336,21 @@ impl SourceTable {
         }
         let compression = format::common_compression(
             definition.format,
-            files.iter().map(|file| file.relative.as_str()),
+            files.iter().map(|(file, _)| file.relative.as_str()),
         )?;
+        let known = files
+            .iter()
+            .all(|(_, view)| view.as_ref().is_some_and(|view| view.exact));
+        let bytes = files.iter().map(|(file, view)| match view {
+            Some(view) => view.bytes,
+            None => file.meta.size,
+        });
+        let is_small = bytes.sum::<u64>() < split_bytes_min(session);
         let location = Location::from_canonical(&definition.location)?;
         let reader = format::reader(definition.format, compression);
         let file_source: Arc<dyn FileSource> = match definition.format {
             SourceFormat::Parquet => {
+                let lane = lane.filter(|_| !known);
                 let predicate = self.parquet_predicate(session, lane, pruning)?;
                 let store = self.stores.open(&location)?;
                 Arc::new(parquet::source(session, &store, table_schema, predicate))
@@ -340,7 +361,10 @@ impl SourceTable {
         };
         let files = files
             .into_iter()
-            .map(|file| partitioned(file, &partition_fields))
+            .map(|(file, view)| {
+                let file = partitioned(file, &partition_fields)?;
+                Ok(view.iter().fold(file, parquet::viewed))
+            })
             .collect::<Result<Vec<_>>>()?;
         let partitions = session.config().target_partitions();
         let config = FileScanConfigBuilder::new(location.store().clone(), file_source)
@@ -348,8 +372,48 @@ impl SourceTable {
             .with_projection_indices(Some(read.to_vec()))
             .map_err(planning)?
             .build();
-        self.create(session, reader.as_ref(), config, partitions)
-            .await
+        let plan = self.create(session, reader.as_ref(), config).await?;
+        if is_small {
+            return Ok(plan);
+        }
+        // The guard hides the scan from the optimizer, which would otherwise
+        // split large files among the cores.
+        let split = plan
+            .repartitioned(partitions, session.config_options())
+            .map_err(planning)?;
+        Ok(split.unwrap_or(plan))
+    }
+
+    /// Where in each file the caller's rows are, as far as that is known. Files
+    /// without any are left out.
+    async fn view(
+        &self,
+        session: &dyn Session,
+        lane: Option<&(usize, LanePredicate)>,
+        files: Vec<SourceFile>,
+    ) -> Result<Vec<(SourceFile, Option<Arc<LaneView>>)>> {
+        let definition = &self.source.definition;
+        let column = definition.tenant_column.name();
+        let column = column.filter(|name| !definition.partition_columns.iter().any(|p| p == name));
+        let (Some(column), Some((_, predicate))) = (column, lane) else {
+            return Ok(files.into_iter().map(|file| (file, None)).collect());
+        };
+        if definition.format != SourceFormat::Parquet || files.len() > VIEWED_FILES_MAX {
+            return Ok(files.into_iter().map(|file| (file, None)).collect());
+        }
+        let location = Location::from_canonical(&definition.location)?;
+        let readers = parquet::readers(session, &self.stores.open(&location)?);
+        let (readers, store) = (&readers, location.store().as_str());
+        let viewed = futures::stream::iter(files).map(|file| async move {
+            let lane = (column, predicate);
+            let view = self.views.view(session, readers, store, &file.meta, lane);
+            let view = view.await;
+            (file, view)
+        });
+        let viewed: Vec<_> = viewed.buffered(VIEWED_AT_ONCE).collect().await;
+        let has_rows = |view: &Option<Arc<LaneView>>| view.as_ref().is_none_or(|v| !v.is_empty());
+        let viewed = viewed.into_iter().filter(|(_, view)| has_rows(view));
+        Ok(viewed.collect())
     }
 
     async fn create(
@@ -357,21 +421,14 @@ impl SourceTable {
         session: &dyn Session,
         reader: &dyn datafusion::datasource::file_format::FileFormat,
         config: FileScanConfig,
-        partitions: usize,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let plan = match self.source.definition.format {
-            SourceFormat::Parquet => parquet::plan(config),
+        match self.source.definition.format {
+            SourceFormat::Parquet => Ok(parquet::plan(config)),
             SourceFormat::Csv | SourceFormat::Json | SourceFormat::Ndjson => reader
                 .create_physical_plan(session, config)
                 .await
-                .map_err(planning)?,
-        };
-        // The guard hides the scan from the optimizer, which would otherwise
-        // split large files among the cores.
-        let split = plan
-            .repartitioned(partitions, session.config_options())
-            .map_err(planning)?;
-        Ok(split.unwrap_or(plan))
+                .map_err(planning),
+        }
     }
 
     /// What the Parquet reader skips row groups, pages and rows by: the lane
@@ -413,6 +470,12 @@ impl SourceTable {
             other => other,
         }
     }
+}
+
+/// The bytes from which a scan is split among the cores.
+fn split_bytes_min(session: &dyn Session) -> u64 {
+    let bytes = session.config_options().optimizer.repartition_file_min_size;
+    u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
 fn partitioned(file: SourceFile, fields: &[FieldRef]) -> Result<PartitionedFile> {
