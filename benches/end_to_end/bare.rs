@@ -8,6 +8,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use arrow_flight::encode::FlightDataEncoderBuilder;
+use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_server::{FlightService, FlightServiceServer};
 use arrow_flight::sql::{Any, CommandStatementQuery};
 use arrow_flight::{
@@ -16,6 +17,7 @@ use arrow_flight::{
     Ticket,
 };
 use bytes::Bytes;
+use datafusion::error::DataFusionError;
 use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -25,7 +27,7 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::data::Data;
-use crate::{Outcome, SELECT_ONE, SELECT_SERIES, SELECT_WHOLE};
+use crate::{Outcome, SELECT_DECODED, SELECT_ONE, SELECT_SERIES, SELECT_WHOLE};
 
 /// Serves the answers to the statements that are compared, until it is killed.
 pub async fn serve(data_dir: &Path) -> Outcome {
@@ -47,29 +49,32 @@ pub async fn serve(data_dir: &Path) -> Outcome {
         Arc::new(Int64Array::from(vec![1])) as ArrayRef,
     )])?;
     let mut answers = HashMap::from([(SELECT_ONE, Arc::new(vec![one]))]);
-    for (statement, same) in [
-        (SELECT_SERIES, SELECT_SERIES),
-        (SELECT_WHOLE, "select * from whole"),
-    ] {
+    for (statement, same) in [(SELECT_SERIES, SELECT_SERIES), (SELECT_WHOLE, DECODE)] {
         let batches = context.sql(same).await?.collect().await?;
         answers.insert(statement, Arc::new(batches));
     }
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("listening grpc://{}", listener.local_addr()?);
     tonic::transport::Server::builder()
-        .add_service(FlightServiceServer::new(Bare { answers }))
+        .add_service(FlightServiceServer::new(Bare { answers, context }))
         .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)))
         .await?;
     Ok(())
 }
 
+const DECODE: &str = "select * from whole";
+
 struct Bare {
     answers: HashMap<&'static str, Arc<Vec<RecordBatch>>>,
+    context: SessionContext,
 }
 
 impl Bare {
     fn answer(&self, statement: &[u8]) -> Result<(SchemaRef, &Arc<Vec<RecordBatch>>), Status> {
-        let statement = std::str::from_utf8(statement).unwrap_or_default();
+        let statement = match std::str::from_utf8(statement).unwrap_or_default() {
+            SELECT_DECODED => SELECT_WHOLE,
+            other => other,
+        };
         let batches = self.answers.get(statement);
         let batches = batches.ok_or_else(|| Status::not_found("no such answer"))?;
         let schema = batches.first().map(RecordBatch::schema);
@@ -115,6 +120,15 @@ impl FlightService for Bare {
         request: Request<Ticket>,
     ) -> Result<Response<Self::DoGetStream>, Status> {
         let (schema, batches) = self.answer(&request.get_ref().ticket)?;
+        if request.get_ref().ticket == SELECT_DECODED {
+            let frame = self.context.sql(DECODE).await.map_err(failed)?;
+            let rows = frame.execute_stream().await.map_err(failed)?;
+            let messages = FlightDataEncoderBuilder::new()
+                .with_schema(schema)
+                .build(rows.map_err(|error| FlightError::ExternalError(Box::new(error))))
+                .map_err(Status::from);
+            return Ok(Response::new(messages.boxed()));
+        }
         let batches = Arc::clone(batches);
         let batches = (0..batches.len()).map(move |index| Ok(batches[index].clone()));
         let messages = FlightDataEncoderBuilder::new()
@@ -179,6 +193,10 @@ impl FlightService for Bare {
     ) -> Result<Response<Self::DoExchangeStream>, Status> {
         Err(absent())
     }
+}
+
+fn failed(error: DataFusionError) -> Status {
+    Status::internal(error.to_string())
 }
 
 fn absent() -> Status {

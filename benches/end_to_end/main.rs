@@ -36,6 +36,8 @@ const BARE_SERVER: &str = "--bare-server";
 const SELECT_ONE: &str = "select 1";
 const SELECT_SERIES: &str = "select * from generate_series(1, 100000000)";
 const SELECT_WHOLE: &str = "select * from whole.public.whole";
+/// The same rows, which the bare server decodes from the file when it is asked.
+const SELECT_DECODED: &str = "select * from whole, decoded";
 const SERIES_ROWS: u64 = 100_000_000;
 
 /// What a scan reads of every row: all columns but the tenant.
@@ -312,5 +314,15 @@ async fn large_results(figures: &mut Figures, jammi: &mut Client, bare: &mut Cli
         let compared_to = "bare Flight echo of the batches";
         figures.at_least_rate(what, compared_to, bytes, pair, 0.8);
     }
+    let bytes = bare.bytes(SELECT_WHOLE).await?;
+    let pair = in_turns(
+        9,
+        async || jammi.query(SELECT_WHOLE, WHOLE_ROWS).await,
+        async || bare.query(SELECT_DECODED, WHOLE_ROWS).await,
+    )
+    .await?;
+    let what = "a large result: 10M rows of Parquet";
+    let compared_to = "bare Flight server that decodes the file";
+    figures.at_least_rate(what, compared_to, bytes, pair, 0.8);
     Ok(())
 }

@@ -91,9 +91,13 @@ impl LanePredicate {
         })
     }
 
-    /// The type of the tenant column.
-    pub fn data_type(&self) -> &DataType {
-        &self.data_type
+    /// The same rows of a column of `data_type`, where that spells tenants alike.
+    pub fn over(&self, data_type: &DataType) -> Option<LanePredicate> {
+        let alike = TenantEncoding::of(data_type) == Some(self.encoding);
+        alike.then(|| LanePredicate {
+            data_type: data_type.clone(),
+            ..self.clone()
+        })
     }
 
     /// How many of the rows the caller may see whose tenants lie, bytewise,
@@ -454,6 +458,20 @@ mod tests {
                 let share = predicate.share(least, greatest, nulls);
                 assert_eq!(share, expected, "{least:?} {greatest:?} {nulls}");
             }
+        }
+    }
+
+    #[test]
+    fn a_predicate_moves_to_types_that_spell_alike() {
+        let predicate = LanePredicate::new(&scopes().0, &DataType::Utf8View).unwrap();
+        for (data_type, moves) in [
+            (DataType::Utf8, true),
+            (DataType::LargeUtf8, true),
+            (DataType::Binary, false),
+            (DataType::Int64, false),
+        ] {
+            let expected = moves.then(|| LanePredicate::new(&scopes().0, &data_type).unwrap());
+            assert_eq!(predicate.over(&data_type), expected, "{data_type}");
         }
     }
 

@@ -84,6 +84,18 @@ fn describe() {
             "jammi_requests_total",
             "Ended requests, by method and status",
         ),
+        (
+            "jammi_scan_bytes_total",
+            "Bytes of Parquet files that scans read",
+        ),
+        (
+            "jammi_scan_files_total",
+            "Files that scans listed, by whether they were read or skipped",
+        ),
+        (
+            "jammi_scan_row_groups_total",
+            "Row groups of Parquet files of several tenants, by whether they were read or skipped",
+        ),
         ("jammi_session_binds_total", "Bindings of sessions made"),
         (
             "jammi_session_expiries_total",

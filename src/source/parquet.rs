@@ -35,6 +35,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use futures::FutureExt;
 use futures::future::{BoxFuture, ready};
+use metrics::counter;
 use object_store::ObjectStore;
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::AsyncFileReader;
@@ -134,11 +135,19 @@ fn kept_bytes(kept: &Bytes, range: &Range<u64>) -> ParquetResult<Bytes> {
     Ok(kept.slice(start..end))
 }
 
+/// Of all scans together: which lanes they are of is nobody's to see.
+fn count_bytes(bytes: u64) {
+    counter!("jammi_scan_bytes_total").increment(bytes);
+}
+
 impl AsyncFileReader for IndexedReader {
     fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, ParquetResult<Bytes>> {
         match self.kept() {
             Some(kept) => ready(kept_bytes(kept, &range)).boxed(),
-            None => self.reader.get_bytes(range),
+            None => {
+                count_bytes(range.end.saturating_sub(range.start));
+                self.reader.get_bytes(range)
+            }
         }
     }
 
@@ -151,7 +160,11 @@ impl AsyncFileReader for IndexedReader {
                 let bytes = ranges.iter().map(|range| kept_bytes(kept, range));
                 ready(bytes.collect()).boxed()
             }
-            None => self.reader.get_byte_ranges(ranges),
+            None => {
+                let bytes = ranges.iter().map(|r| r.end.saturating_sub(r.start));
+                count_bytes(bytes.sum());
+                self.reader.get_byte_ranges(ranges)
+            }
         }
     }
 

@@ -18,6 +18,7 @@ use datafusion::logical_expr::utils::conjunction;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use futures::{FutureExt, StreamExt};
+use metrics::counter;
 
 use super::files::{self, FileChecks, SourceFile};
 use super::lane_view::{LaneView, LaneViews};
@@ -180,10 +181,12 @@ impl SourceTable {
             files::check_partitions(file, &definition.partition_columns)
                 .map_err(|error| self.named(error))?;
         }
+        let listed = files.len();
         if let Some((_, predicate)) = lane {
             self.retain_own(&mut files, predicate);
         }
         let files = self.prune_partitions(session, files, pruning)?;
+        count("jammi_scan_files_total", files.len(), listed);
         for file in &files {
             self.checks
                 .check(session, &store, &location, definition, file)
@@ -411,6 +414,14 @@ impl SourceTable {
             (file, view)
         });
         let viewed: Vec<_> = viewed.buffered(VIEWED_AT_ONCE).collect().await;
+        for view in viewed.iter().filter_map(|(_, view)| view.as_ref()) {
+            let read = view.metadata.num_row_groups();
+            count(
+                "jammi_scan_row_groups_total",
+                read,
+                view.row_groups.max(read),
+            );
+        }
         let has_rows = |view: &Option<Arc<LaneView>>| view.as_ref().is_none_or(|v| !v.is_empty());
         let viewed = viewed.into_iter().filter(|(_, view)| has_rows(view));
         Ok(viewed.collect())
@@ -470,6 +481,12 @@ impl SourceTable {
             other => other,
         }
     }
+}
+
+/// Counts what scans read and what they need not, of all lanes together.
+fn count(name: &'static str, read: usize, of: usize) {
+    counter!(name, "outcome" => "read").increment(read as u64);
+    counter!(name, "outcome" => "skipped").increment((of - read) as u64);
 }
 
 /// The bytes from which a scan is split among the cores.

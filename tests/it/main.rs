@@ -17,6 +17,7 @@ mod heavy;
 mod layers;
 mod matrix;
 mod process;
+mod pruning;
 mod reads;
 mod server;
 mod session;

@@ -69,7 +69,9 @@ pub(super) struct LaneView {
     /// The footer and the page index of the row groups that hold rows of the
     /// lane, in order.
     pub metadata: Arc<ParquetMetaData>,
-    /// Which rows of these row groups are read.
+    /// The row groups of the file.
+    pub row_groups: usize,
+    /// Which rows of the lane's row groups are read.
     pub access: ParquetAccessPlan,
     /// Whether the rows that are read are all of the lane.
     pub exact: bool,
@@ -226,11 +228,13 @@ async fn make(
         return Ok(None);
     };
     let order = metadata.file_metadata().column_order(leaf);
-    if field.data_type() != predicate.data_type()
-        || order != ColumnOrder::TYPE_DEFINED_ORDER(SortOrder::UNSIGNED)
-    {
+    // The table's type may be another spelling of the file's.
+    let (Some(predicate), ColumnOrder::TYPE_DEFINED_ORDER(SortOrder::UNSIGNED)) =
+        (predicate.over(field.data_type()), order)
+    else {
         return Ok(None);
-    }
+    };
+    let predicate = &predicate;
     let mut groups: Vec<(usize, Vec<Stretch>)> = (0..metadata.num_row_groups())
         .map(|group| (group, stretches(&metadata, group, leaf, predicate)))
         .filter(|(_, rows)| rows.iter().any(|rows| rows.share != LaneShare::None))
@@ -254,6 +258,7 @@ async fn make(
         .map(|(group, rows)| (group, selection(&metadata, group, &rows)))
         .filter(|(_, selection)| selection.selects_any())
         .collect();
+    let row_groups = metadata.num_row_groups();
     let metadata = sliced(&metadata, &selections);
     let mut bytes = 0;
     let access = metadata.row_groups().iter().zip(selections);
@@ -269,6 +274,7 @@ async fn make(
     Ok(Some(LaneView {
         access: ParquetAccessPlan::new(access.collect()),
         metadata: Arc::new(metadata),
+        row_groups,
         exact,
         bytes,
         kept: None,
@@ -312,6 +318,7 @@ async fn keep(
     Ok(Some(Arc::new(LaneView {
         access: ParquetAccessPlan::new_all(metadata.num_row_groups()),
         metadata: Arc::new(metadata),
+        row_groups: view.row_groups,
         exact: true,
         bytes: kept.len() as u64,
         kept: Some(kept),
