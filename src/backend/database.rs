@@ -16,9 +16,10 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
-use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::Context;
+use super::line::{Line, Turn};
 use super::schema::{Schema, State};
 use super::{BackendError, LaneVersion};
 
@@ -27,10 +28,12 @@ const READERS_MAX: usize = 4;
 /// How many of their connections are kept: each takes two of the files that the
 /// process may open.
 const IDLE_READERS_MAX: usize = 1;
+/// How many transactions that span statements are open on one database at once.
+const TRANSACTIONS_MAX: usize = 64;
 /// What a write-ahead log is cut to after a checkpoint.
 const WAL_BYTES_KEPT: i64 = 4 << 20;
 /// How often an attempt is repeated that SQLite does not wait for.
-const RETRY_INTERVAL: Duration = Duration::from_millis(5);
+pub(super) const RETRY_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Which file a path leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,12 +78,9 @@ pub(super) struct Database {
     watching: Mutex<Connection>,
     reading: Mutex<Vec<Connection>>,
     read_permits: Arc<Semaphore>,
-    writing: Arc<tokio::sync::Mutex<Option<Connection>>>,
+    transaction_permits: Arc<Semaphore>,
+    line: Arc<Line>,
 }
-
-/// The right to write a database, which one transaction at a time has. Holds
-/// the connection once there is one.
-pub(super) type WritePermit = OwnedMutexGuard<Option<Connection>>;
 
 impl Database {
     /// Opens the file, gives it the newest schema, and makes it first where
@@ -128,7 +128,8 @@ impl Database {
             watching: Mutex::new(connection),
             reading: Mutex::default(),
             read_permits: Arc::new(Semaphore::new(READERS_MAX)),
-            writing: Arc::default(),
+            transaction_permits: Arc::new(Semaphore::new(TRANSACTIONS_MAX)),
+            line: Arc::default(),
         })
     }
 
@@ -139,6 +140,16 @@ impl Database {
     /// Whether the path still leads to the file that is open.
     pub fn is_at_its_path(&self) -> Result<bool, BackendError> {
         Ok(FileIdentity::of(&self.path, self.context)? == Some(self.identity))
+    }
+
+    /// Refuses what would be acknowledged and gone: a commit to a file that has
+    /// lost its path.
+    pub fn check_path(&self) -> Result<(), BackendError> {
+        if self.is_at_its_path()? {
+            Ok(())
+        } else {
+            Err(self.replaced())
+        }
     }
 
     /// The version of the content, or `None` when another process keeps the
@@ -160,19 +171,25 @@ impl Database {
 
     /// Waits for one of the [`READERS_MAX`].
     pub async fn read_permit(&self) -> Result<OwnedSemaphorePermit, BackendError> {
-        let permit = Arc::clone(&self.read_permits).acquire_owned();
+        self.permit(&self.read_permits).await
+    }
+
+    /// Waits for one of the [`TRANSACTIONS_MAX`].
+    pub async fn transaction_permit(&self) -> Result<OwnedSemaphorePermit, BackendError> {
+        self.permit(&self.transaction_permits).await
+    }
+
+    async fn permit(&self, permits: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, BackendError> {
+        let permit = Arc::clone(permits).acquire_owned();
         match tokio::time::timeout(self.busy_timeout(), permit).await {
             Ok(permit) => Ok(permit.expect("the semaphore is never closed")),
             Err(_elapsed) => Err(self.context.busy()),
         }
     }
 
-    /// Waits until no other transaction of this process writes.
-    pub async fn write_permit(&self) -> Result<WritePermit, BackendError> {
-        let permit = Arc::clone(&self.writing).lock_owned();
-        tokio::time::timeout(self.busy_timeout(), permit)
-            .await
-            .map_err(|_elapsed| self.context.busy())
+    /// Those who want to write.
+    pub fn line(&self) -> &Arc<Line> {
+        &self.line
     }
 
     /// A connection to read with. Blocks.
@@ -188,9 +205,9 @@ impl Database {
         Ok(connection)
     }
 
-    /// A connection to write with: the permit's, or a new one. Blocks.
-    pub fn writer(&self, permit: &mut WritePermit) -> Result<Connection, BackendError> {
-        match permit.take() {
+    /// A connection to write with: the turn's, or a new one. Blocks.
+    pub fn writer(&self, turn: &mut Turn) -> Result<Connection, BackendError> {
+        match turn.writer.take() {
             Some(connection) => Ok(connection),
             None => self.connect(),
         }
@@ -214,7 +231,8 @@ impl Database {
         Ok(value)
     }
 
-    fn keep_reader(&self, connection: Connection) {
+    /// Keeps a connection that [`Database::reader`] gave for another reader.
+    pub fn keep_reader(&self, connection: Connection) {
         let mut idle = self.reading.lock();
         if connection.is_autocommit() && idle.len() < IDLE_READERS_MAX {
             idle.push(connection);
@@ -225,51 +243,10 @@ impl Database {
         drop(connection);
     }
 
-    /// Runs `f` in a writing transaction; when it returns `Ok`, what it wrote
-    /// is on the disk. Blocks.
-    pub fn write<T>(
-        &self,
-        permit: &mut WritePermit,
-        mut writer: Connection,
-        schema: &Schema,
-        f: impl FnOnce(&rusqlite::Transaction<'_>) -> Result<T, BackendError>,
-    ) -> Result<T, BackendError> {
-        let result = self.write_on(&mut writer, schema, f);
-        // One whose transaction did not end cleanly, or that unwinds past
-        // here, is not kept.
-        if writer.is_autocommit() {
-            **permit = Some(writer);
-        }
-        result
-    }
-
-    fn write_on<T>(
-        &self,
-        connection: &mut Connection,
-        schema: &Schema,
-        f: impl FnOnce(&rusqlite::Transaction<'_>) -> Result<T, BackendError>,
-    ) -> Result<T, BackendError> {
-        let statement = |error| self.context.statement(error);
-        let transaction = connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)
-            .map_err(statement)?;
-        schema.check_version(&transaction, self.context)?;
-        let value = f(&transaction).map_err(|error| self.context.explain(error))?;
-        // A commit to a file that has lost its path would be acknowledged and
-        // gone.
-        if !self.is_at_its_path()? {
-            return Err(self.replaced());
-        }
-        transaction.commit().map_err(statement)?;
-        Ok(value)
-    }
-
     /// Another connection to the file that is open.
     fn connect(&self) -> Result<Connection, BackendError> {
         let connection = connect(&self.path, false, self.context)?;
-        if !self.is_at_its_path()? {
-            return Err(self.replaced());
-        }
+        self.check_path()?;
         configure(&connection).map_err(|error| self.context.statement(error))?;
         Ok(connection)
     }

@@ -102,6 +102,25 @@ pub enum BackendError {
         /// The setting.
         busy_timeout_ms: u64,
     },
+    /// Another committed to the database after the transaction had read it: roll
+    /// back and run the transaction again. Nothing of it was written.
+    #[error("{database} changed since the transaction began: roll back and run it again")]
+    Conflict {
+        /// The database.
+        database: DatabaseName,
+    },
+    /// No savepoint of that name is open in the transaction: name another.
+    #[error("savepoint `{name}` does not exist: open it with SAVEPOINT first")]
+    NoSavepoint {
+        /// What was asked for.
+        name: String,
+    },
+    /// The transaction has as many savepoints as may be open: release some.
+    #[error("{savepoints_max} savepoints are open, which is the most: release some first")]
+    SavepointsExhausted {
+        /// The limit.
+        savepoints_max: usize,
+    },
     /// The file was replaced or erased while it was in use: send the request
     /// again. Nothing was written.
     #[error("{database} was replaced while it was in use: send the request again")]
@@ -169,6 +188,80 @@ pub enum BackendError {
     },
 }
 
+impl BackendError {
+    /// The same kind and text again, for one more of those whom a failure
+    /// concerns. The text of the source goes with it.
+    pub(super) fn restated(&self) -> Self {
+        use BackendError as E;
+        let text = |source: &Cause| Cause::from(source.to_string());
+        match self {
+            E::TenantMismatch { lane } => E::TenantMismatch { lane: *lane },
+            E::NewerVersion {
+                database,
+                found,
+                known,
+            } => E::NewerVersion {
+                database: *database,
+                found: *found,
+                known: *known,
+            },
+            E::Corrupt { database, source } => E::Corrupt {
+                database: *database,
+                source: text(source),
+            },
+            E::Full { database, source } => E::Full {
+                database: *database,
+                source: text(source),
+            },
+            E::ReadOnly { database, source } => E::ReadOnly {
+                database: *database,
+                source: text(source),
+            },
+            E::Busy {
+                database,
+                busy_timeout_ms,
+            } => E::Busy {
+                database: *database,
+                busy_timeout_ms: *busy_timeout_ms,
+            },
+            E::Conflict { database } => E::Conflict {
+                database: *database,
+            },
+            E::NoSavepoint { name } => E::NoSavepoint { name: name.clone() },
+            E::SavepointsExhausted { savepoints_max } => E::SavepointsExhausted {
+                savepoints_max: *savepoints_max,
+            },
+            E::Replaced { database } => E::Replaced {
+                database: *database,
+            },
+            E::LanesExhausted { open_max } => E::LanesExhausted {
+                open_max: *open_max,
+            },
+            E::FilesExhausted { source } => E::FilesExhausted {
+                source: text(source),
+            },
+            E::ArtifactDir { path, source } => E::ArtifactDir {
+                path: path.clone(),
+                source: restated_io(source),
+            },
+            E::ServerRunning { path } => E::ServerRunning { path: path.clone() },
+            E::Stopping => E::Stopping,
+            // It does not say in which database, nor can it be made again.
+            E::Statement(error) => E::Statement(rusqlite::Error::ToSqlConversionFailure(
+                error.to_string().into(),
+            )),
+            E::Storage { database, source } => E::Storage {
+                database: *database,
+                source: text(source),
+            },
+        }
+    }
+}
+
+fn restated_io(error: &std::io::Error) -> std::io::Error {
+    std::io::Error::new(error.kind(), error.to_string())
+}
+
 /// What is needed to say what a failed statement means.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Context {
@@ -205,6 +298,7 @@ impl Context {
                 database,
                 source: error.into(),
             },
+            (_, ffi::SQLITE_BUSY_SNAPSHOT) => BackendError::Conflict { database },
             (ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked, _) => self.busy(),
             (ErrorCode::CannotOpen, _) if files_exhausted() => BackendError::FilesExhausted {
                 source: error.into(),

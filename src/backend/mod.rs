@@ -20,15 +20,20 @@
 
 mod database;
 mod error;
+mod group;
+mod line;
+mod open_transaction;
 mod pool;
 mod schema;
 mod server_lock;
+mod snapshot;
 mod transaction;
 
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub use error::{BackendError, Cause, DatabaseName};
+pub use open_transaction::OpenTransaction;
 pub use server_lock::ServerLock;
 pub use transaction::Transaction;
 
@@ -78,7 +83,7 @@ impl Backend {
             pool: Arc::new(pool),
         };
         for database in [DatabaseName::System, DatabaseName::Lane(Lane::Global)] {
-            backend.lease_or_create(database).await?;
+            backend.pool.lease_or_create(database).await?;
         }
         Ok(backend)
     }
@@ -133,14 +138,25 @@ impl Backend {
     /// it did if it returns `Ok`. Makes the lane's database if there is none.
     /// What is committed survives a crash of the process and of the machine.
     ///
-    /// Dropping the future does not stop a transaction that has begun.
+    /// Writes are run in the order in which they come. Those that wait for one
+    /// lane share a commit, but not their failures: one that returns an error or
+    /// panics is undone alone. So a write that takes long is better off in
+    /// [`Backend::begin`], where it holds up the acknowledgement of no other.
+    ///
+    /// Dropping the future does not stop a write that has begun.
     pub async fn write<T: Send + 'static>(
         &self,
         lane: Lane,
         f: impl FnOnce(&Transaction<'_>) -> Result<T, BackendError> + Send + 'static,
     ) -> Result<T, BackendError> {
-        let lease = self.lease_or_create(DatabaseName::Lane(lane)).await?;
-        write_on(lease, move |inner| f(&Transaction::new(inner, lane))).await
+        let lease = self.pool.lease_or_create(DatabaseName::Lane(lane)).await?;
+        group::write(lease, move |inner| f(&Transaction::new(inner, lane))).await
+    }
+
+    /// A transaction on the lane that spans statements. Nothing is opened or
+    /// locked before it is used.
+    pub fn begin(&self, lane: Lane) -> OpenTransaction {
+        OpenTransaction::new(Arc::clone(&self.pool), lane)
     }
 
     /// Runs `f` on one state of the system database.
@@ -148,7 +164,7 @@ impl Backend {
         &self,
         f: impl FnOnce(&rusqlite::Transaction<'_>) -> Result<T, BackendError> + Send + 'static,
     ) -> Result<T, BackendError> {
-        read_on(self.lease_or_create(DatabaseName::System).await?, f).await
+        read_on(self.pool.lease_or_create(DatabaseName::System).await?, f).await
     }
 
     /// Runs `f` on the system database and commits what it did if it returns
@@ -157,7 +173,7 @@ impl Backend {
         &self,
         f: impl FnOnce(&rusqlite::Transaction<'_>) -> Result<T, BackendError> + Send + 'static,
     ) -> Result<T, BackendError> {
-        write_on(self.lease_or_create(DatabaseName::System).await?, f).await
+        group::write(self.pool.lease_or_create(DatabaseName::System).await?, f).await
     }
 
     /// The version of a lane's content, which differs from every earlier one
@@ -167,13 +183,6 @@ impl Backend {
     pub fn version(&self, lane: Lane) -> Result<LaneVersion, BackendError> {
         self.pool.version(DatabaseName::Lane(lane))
     }
-
-    async fn lease_or_create(&self, database: DatabaseName) -> Result<Lease, BackendError> {
-        self.pool
-            .lease(database, true)
-            .await?
-            .ok_or(BackendError::Replaced { database })
-    }
 }
 
 async fn read_on<T: Send + 'static>(
@@ -182,14 +191,6 @@ async fn read_on<T: Send + 'static>(
 ) -> Result<T, BackendError> {
     let permit = lease.database().read_permit().await?;
     blocking(move || lease.read(&permit, f)).await
-}
-
-async fn write_on<T: Send + 'static>(
-    lease: Lease,
-    f: impl FnOnce(&rusqlite::Transaction<'_>) -> Result<T, BackendError> + Send + 'static,
-) -> Result<T, BackendError> {
-    let mut permit = lease.database().write_permit().await?;
-    blocking(move || lease.write(&mut permit, f)).await
 }
 
 /// Runs `f` where it may block. A panic of `f` goes on in the caller.

@@ -12,11 +12,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use rusqlite::Connection;
 use tokio::sync::{Notify, OnceCell, OwnedSemaphorePermit};
 use tokio::time::Instant;
 
-use super::database::{Database, FileIdentity, Opening, WritePermit};
+use super::database::{Database, FileIdentity, Opening};
 use super::error::Context;
+use super::line::Turn;
 use super::schema::{Schema, Schemas};
 use super::{BackendError, DatabaseName, LaneVersion, blocking};
 use crate::tenant::Lane;
@@ -85,19 +87,23 @@ impl Lease {
         f: impl FnOnce(&rusqlite::Transaction<'_>) -> Result<T, BackendError>,
     ) -> Result<T, BackendError> {
         let database = self.database();
-        let reader = self.pool.with_files(|| database.reader())?;
-        database.read(reader, self.schema(), f)
+        database.read(self.reader()?, self.schema(), f)
     }
 
-    /// Runs `f` in a writing transaction. The permit is the database's. Blocks.
-    pub fn write<T>(
-        &self,
-        permit: &mut WritePermit,
-        f: impl FnOnce(&rusqlite::Transaction<'_>) -> Result<T, BackendError>,
-    ) -> Result<T, BackendError> {
-        let database = self.database();
-        let writer = self.pool.with_files(|| database.writer(permit))?;
-        database.write(permit, writer, self.schema(), f)
+    /// A connection to write with: the turn's, or a new one. Blocks.
+    pub fn writer(&self, turn: &mut Turn) -> Result<Connection, BackendError> {
+        self.pool.with_files(|| self.database().writer(turn))
+    }
+
+    /// A connection to read with. Blocks.
+    pub fn reader(&self) -> Result<Connection, BackendError> {
+        self.pool.with_files(|| self.database().reader())
+    }
+
+    /// Refuses a file that a newer version of Jammi has written meanwhile.
+    pub fn check_version(&self, connection: &Connection) -> Result<(), BackendError> {
+        self.schema()
+            .check_version(connection, self.database().context())
     }
 
     fn schema(&self) -> &Schema {
@@ -188,6 +194,16 @@ impl Pool {
         }
     }
 
+    /// The database, opened if need be, and made first if need be.
+    pub async fn lease_or_create(
+        self: &Arc<Self>,
+        database: DatabaseName,
+    ) -> Result<Lease, BackendError> {
+        self.lease(database, true)
+            .await?
+            .ok_or(BackendError::Replaced { database })
+    }
+
     /// The version of the content of a database. Looks at the file, but neither
     /// opens it nor waits.
     pub fn version(self: &Arc<Self>, name: DatabaseName) -> Result<LaneVersion, BackendError> {
@@ -232,6 +248,14 @@ impl Pool {
             .keys()
             .filter(|name| is_counted(**name))
             .count()
+    }
+
+    /// How many wait to write a database that is open.
+    #[cfg(test)]
+    pub fn waiting(&self, name: DatabaseName) -> usize {
+        let slots = self.slots.lock();
+        let database = slots.get(&name).and_then(|slot| slot.database.get());
+        database.map_or(0, |database| database.line().waiting())
     }
 
     fn path(&self, name: DatabaseName) -> PathBuf {

@@ -8,12 +8,12 @@ use crate::tenant::{Lane, TenantId};
 /// A transaction on the database of one lane. It ends with the closure that it
 /// is given to: committed when that returns `Ok`, rolled back otherwise.
 pub struct Transaction<'a> {
-    inner: &'a rusqlite::Transaction<'a>,
+    inner: &'a Connection,
     lane: Lane,
 }
 
 impl<'a> Transaction<'a> {
-    pub(super) fn new(inner: &'a rusqlite::Transaction<'a>, lane: Lane) -> Self {
+    pub(super) fn new(inner: &'a Connection, lane: Lane) -> Self {
         Transaction { inner, lane }
     }
 

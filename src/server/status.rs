@@ -57,10 +57,13 @@ fn backend_code(error: &BackendError) -> Code {
         | BackendError::ReadOnly { .. }
         | BackendError::ArtifactDir { .. }
         | BackendError::ServerRunning { .. } => Code::FailedPrecondition,
+        BackendError::NoSavepoint { .. } => Code::InvalidArgument,
         BackendError::Corrupt { .. } => Code::DataLoss,
         BackendError::Full { .. }
         | BackendError::LanesExhausted { .. }
+        | BackendError::SavepointsExhausted { .. }
         | BackendError::FilesExhausted { .. } => Code::ResourceExhausted,
+        BackendError::Conflict { .. } => Code::Aborted,
         BackendError::Busy { .. } | BackendError::Replaced { .. } | BackendError::Stopping => {
             Code::Unavailable
         }

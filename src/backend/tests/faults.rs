@@ -193,7 +193,7 @@ fn what_sqlite_says_becomes_what_to_do() {
         (ffi::SQLITE_FULL, "free some space"),
         (ffi::SQLITE_IOERR_SHMSIZE, "free some space"),
         (ffi::SQLITE_BUSY, "lanes.busy_timeout_ms (now 5000)"),
-        (ffi::SQLITE_BUSY_SNAPSHOT, "send the request again"),
+        (ffi::SQLITE_BUSY_SNAPSHOT, "roll back and run it again"),
         (ffi::SQLITE_CORRUPT, "restore it from a backup"),
         (ffi::SQLITE_NOTADB, "restore it from a backup"),
         (ffi::SQLITE_IOERR_FSYNC, "the log of jammi"),

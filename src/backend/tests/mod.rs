@@ -3,8 +3,10 @@
 //! process: it shares nothing with the first but the files.
 
 mod faults;
+mod groups;
 mod lanes;
 mod processes;
+mod transactions;
 mod versions;
 
 use std::path::{Path, PathBuf};
@@ -13,7 +15,7 @@ use std::str::FromStr;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-use super::{Backend, BackendError, Transaction};
+use super::{Backend, BackendError, DatabaseName, Transaction};
 use crate::config::LanesConfig;
 use crate::tenant::{Lane, TenantId};
 
@@ -58,16 +60,23 @@ async fn put_in(backend: &Backend, lane: Lane, name: &str) -> Result<(), Backend
         .await
 }
 
+fn names(tx: &Transaction<'_>) -> Result<Vec<String>, BackendError> {
+    let mut statement = tx
+        .connection()
+        .prepare("SELECT name FROM models WHERE tenant_id IS ?1 ORDER BY name")?;
+    let names = statement.query_map([tx.tenant_id()], |row| row.get(0))?;
+    Ok(names.collect::<rusqlite::Result<_>>()?)
+}
+
 async fn names_in(backend: &Backend, lane: Lane) -> Result<Option<Vec<String>>, BackendError> {
-    backend
-        .read(lane, |tx| {
-            let mut statement = tx
-                .connection()
-                .prepare("SELECT name FROM models WHERE tenant_id IS ?1 ORDER BY name")?;
-            let names = statement.query_map([tx.tenant_id()], |row| row.get(0))?;
-            Ok(names.collect::<rusqlite::Result<_>>()?)
-        })
-        .await
+    backend.read(lane, names).await
+}
+
+/// Until so many wait to write the lane.
+async fn waits(backend: &Backend, lane: Lane, count: usize) {
+    while backend.pool.waiting(DatabaseName::Lane(lane)) != count {
+        tokio::task::yield_now().await;
+    }
 }
 
 /// A plain connection, as another program would open the file.
