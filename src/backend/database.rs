@@ -19,7 +19,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::Context;
-use super::line::{Line, Turn};
+use super::line::Line;
 use super::schema::{Schema, State};
 use super::{BackendError, LaneVersion};
 
@@ -205,14 +205,6 @@ impl Database {
         Ok(connection)
     }
 
-    /// A connection to write with: the turn's, or a new one. Blocks.
-    pub fn writer(&self, turn: &mut Turn) -> Result<Connection, BackendError> {
-        match turn.writer.take() {
-            Some(connection) => Ok(connection),
-            None => self.connect(),
-        }
-    }
-
     /// Runs `f` in a reading transaction: it sees one state of the database.
     /// Blocks.
     pub fn read<T>(
@@ -243,8 +235,8 @@ impl Database {
         drop(connection);
     }
 
-    /// Another connection to the file that is open.
-    fn connect(&self) -> Result<Connection, BackendError> {
+    /// Another connection to the file that is open. Blocks.
+    pub fn connect(&self) -> Result<Connection, BackendError> {
         let connection = connect(&self.path, false, self.context)?;
         self.check_path()?;
         configure(&connection).map_err(|error| self.context.statement(error))?;
@@ -262,9 +254,12 @@ impl Database {
     }
 }
 
-/// Opens the file with what must be set before its content is looked at: it may
-/// be damaged, or made to attack whoever opens it.
-fn connect(path: &Path, create: bool, context: Context) -> Result<Connection, BackendError> {
+/// Opens the file with what must be set before its content is looked at.
+pub(super) fn connect(
+    path: &Path,
+    create: bool,
+    context: Context,
+) -> Result<Connection, BackendError> {
     let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     if create {
         flags |= OpenFlags::SQLITE_OPEN_CREATE;
@@ -272,21 +267,27 @@ fn connect(path: &Path, create: bool, context: Context) -> Result<Connection, Ba
     let prepare = || {
         let connection = Connection::open_with_flags(path, flags)?;
         connection.busy_timeout(Duration::from_millis(context.busy_timeout_ms))?;
-        for (setting, on) in [
-            (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
-            (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
-            (DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false),
-            (DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false),
-            (DbConfig::SQLITE_DBCONFIG_DQS_DDL, false),
-            (DbConfig::SQLITE_DBCONFIG_DQS_DML, false),
-            (DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true),
-        ] {
-            connection.set_db_config(setting, on)?;
-        }
-        connection.pragma_update(None, "cell_size_check", true)?;
+        harden(&connection)?;
         Ok(connection)
     };
     prepare().map_err(|error| context.statement(error))
+}
+
+/// Sets what must be before the content of a file is looked at: it may be
+/// damaged, or made to attack whoever opens it.
+pub(super) fn harden(connection: &Connection) -> rusqlite::Result<()> {
+    for (setting, on) in [
+        (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
+        (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
+        (DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false),
+        (DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false),
+        (DbConfig::SQLITE_DBCONFIG_DQS_DDL, false),
+        (DbConfig::SQLITE_DBCONFIG_DQS_DML, false),
+        (DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true),
+    ] {
+        connection.set_db_config(setting, on)?;
+    }
+    connection.pragma_update(None, "cell_size_check", true)
 }
 
 /// What every connection to a file that is ours has.
@@ -333,7 +334,7 @@ fn use_wal(connection: &Connection, context: Context) -> Result<(), BackendError
 /// Lets only the owner read a file that is about to be filled, and makes the
 /// file's name as durable as its content will be. The file is never opened here:
 /// closing it would drop the locks that SQLite holds on it in this process.
-fn restrict(path: &Path) -> io::Result<()> {
+pub(super) fn restrict(path: &Path) -> io::Result<()> {
     fs::set_permissions(path, Permissions::from_mode(0o600))?;
     match path.parent() {
         Some(directory) => File::open(directory)?.sync_all(),

@@ -121,6 +121,33 @@ pub enum BackendError {
         /// The limit.
         savepoints_max: usize,
     },
+    /// The lane was never written: there is nothing to do.
+    #[error("{database} has no database yet: there is nothing to back up")]
+    NothingToBackUp {
+        /// The database.
+        database: DatabaseName,
+    },
+    /// The file to back up to, or to restore from, cannot be used: name another.
+    #[error("file {path:?} cannot be used ({source}): name another")]
+    BackupFile {
+        /// What the caller named.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is not a backup that may be restored into the lane, which was
+    /// not touched: name another.
+    #[error("the file cannot be restored into {database}: {reason}")]
+    BackupRefused {
+        /// The database that was to be restored.
+        database: DatabaseName,
+        /// What is wrong with the file, and the mend.
+        reason: &'static str,
+        /// What was found.
+        #[source]
+        source: Option<Cause>,
+    },
     /// The file was replaced or erased while it was in use: send the request
     /// again. Nothing was written.
     #[error("{database} was replaced while it was in use: send the request again")]
@@ -230,6 +257,22 @@ impl BackendError {
             E::NoSavepoint { name } => E::NoSavepoint { name: name.clone() },
             E::SavepointsExhausted { savepoints_max } => E::SavepointsExhausted {
                 savepoints_max: *savepoints_max,
+            },
+            E::NothingToBackUp { database } => E::NothingToBackUp {
+                database: *database,
+            },
+            E::BackupFile { path, source } => E::BackupFile {
+                path: path.clone(),
+                source: restated_io(source),
+            },
+            E::BackupRefused {
+                database,
+                reason,
+                source,
+            } => E::BackupRefused {
+                database: *database,
+                reason,
+                source: source.as_ref().map(text),
             },
             E::Replaced { database } => E::Replaced {
                 database: *database,

@@ -18,6 +18,7 @@
 //! who asks for them. Whoever calls [`Backend::read`] and [`Backend::write`]
 //! took the lane from a scope.
 
+mod backup;
 mod database;
 mod error;
 mod group;

@@ -92,7 +92,10 @@ impl Lease {
 
     /// A connection to write with: the turn's, or a new one. Blocks.
     pub fn writer(&self, turn: &mut Turn) -> Result<Connection, BackendError> {
-        self.pool.with_files(|| self.database().writer(turn))
+        match turn.writer.take() {
+            Some(connection) => Ok(connection),
+            None => self.pool.with_files(|| self.database().connect()),
+        }
     }
 
     /// A connection to read with. Blocks.
@@ -258,7 +261,7 @@ impl Pool {
         database.map_or(0, |database| database.line().waiting())
     }
 
-    fn path(&self, name: DatabaseName) -> PathBuf {
+    pub fn path(&self, name: DatabaseName) -> PathBuf {
         match name {
             DatabaseName::System => self.artifact_dir.join("system.db"),
             DatabaseName::Lane(Lane::Global) => self.artifact_dir.join("global.db"),
@@ -268,11 +271,15 @@ impl Pool {
         }
     }
 
-    fn context(&self, database: DatabaseName) -> Context {
+    pub fn context(&self, database: DatabaseName) -> Context {
         Context {
             database,
             busy_timeout_ms: self.busy_timeout_ms,
         }
+    }
+
+    pub fn schema(&self, name: DatabaseName) -> &Schema {
+        self.schemas.of(name)
     }
 
     /// The slot of a database, made if need be; `None` when every slot is in

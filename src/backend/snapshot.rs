@@ -222,11 +222,11 @@ impl Snapshot {
         }
     }
 
-    fn connection(&self) -> &Connection {
+    pub fn connection(&self) -> &Connection {
         self.connection.as_ref().expect("taken only when it ends")
     }
 
-    fn context(&self) -> Context {
+    pub fn context(&self) -> Context {
         self.place.lease.database().context()
     }
 

@@ -53,7 +53,10 @@ pub fn to_status(error: &Error) -> Status {
 fn backend_code(error: &BackendError) -> Code {
     match error {
         BackendError::TenantMismatch { .. } => Code::PermissionDenied,
+        BackendError::NothingToBackUp { .. } => Code::NotFound,
         BackendError::NewerVersion { .. }
+        | BackendError::BackupFile { .. }
+        | BackendError::BackupRefused { .. }
         | BackendError::ReadOnly { .. }
         | BackendError::ArtifactDir { .. }
         | BackendError::ServerRunning { .. } => Code::FailedPrecondition,

@@ -2,6 +2,7 @@
 //! of each other. A second `Backend` on one directory stands for a second
 //! process: it shares nothing with the first but the files.
 
+mod backups;
 mod faults;
 mod groups;
 mod lanes;
