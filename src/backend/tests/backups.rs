@@ -207,7 +207,7 @@ async fn a_file_that_is_not_of_the_lane_is_refused() {
     }
     // The lane's own rows are, in either encoding.
     let hex = alice().to_string().replace('-', "");
-    let own = foreign_row(&format!("x'{hex}' -- own"));
+    let own = foreign_row(&format!("x'{hex}' /* own */"));
     backend.restore(OWN(), &own).await.unwrap();
     assert_eq!(names_in(&backend, OWN()).await.unwrap(), some(&["a", "b"]));
 }

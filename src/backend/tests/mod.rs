@@ -3,6 +3,7 @@
 //! process: it shares nothing with the first but the files.
 
 mod backups;
+mod disk;
 mod faults;
 mod groups;
 mod lanes;
