@@ -6,6 +6,7 @@ mod backups;
 mod disk;
 mod faults;
 mod groups;
+mod interleavings;
 mod lanes;
 mod processes;
 mod transactions;
@@ -36,6 +37,11 @@ fn tenant(number: usize) -> TenantId {
 
 fn lane_file(dir: &Path, tenant: TenantId) -> PathBuf {
     dir.join(format!("tenants/{tenant}.db"))
+}
+
+/// Where syncing costs nothing, if there is such a place.
+fn in_memory() -> TempDir {
+    TempDir::new_in("/dev/shm").unwrap_or_else(|_absent| TempDir::new().unwrap())
 }
 
 async fn open(dir: &TempDir) -> Backend {
