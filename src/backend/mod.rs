@@ -8,9 +8,12 @@
 //! <artifact_dir>/server.lock          held by the server that uses the directory
 //! ```
 //!
-//! A transaction is on one database. Writes of one lane queue up behind each
-//! other and are on the disk when they are acknowledged; no lane waits for
-//! another, except for a place among the open ones. Several processes may use
+//! A transaction is on one database. Those who write one lane stand in one line
+//! (`line`), single writes and transactions that span statements
+//! ([`OpenTransaction`]) alike, and what they wrote is on the disk when it is
+//! acknowledged; single writes that wait share a commit (`group`). No lane waits
+//! for another, except for a place among the open ones. A lane is backed up and
+//! restored while it is in use (`backup`). Several processes may use
 //! one directory: SQLite's locks keep their writes apart, and
 //! [`Backend::version`] tells each what the others commit.
 //!

@@ -17,8 +17,6 @@ type Rows = BTreeSet<u8>;
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// A transaction takes the place, and ends the one that has it.
-    Begin(usize),
     Read(usize),
     Lock(usize),
     /// Adds the row, or takes it away if it is there; fails afterwards if told.
@@ -26,6 +24,7 @@ enum Step {
     Savepoint(usize, u8),
     RollbackTo(usize, u8),
     Release(usize, u8),
+    /// Another transaction takes the place.
     Commit(usize),
     Rollback(usize),
     /// As another process, or this one, does without a transaction.
@@ -38,7 +37,6 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let (row, name) = (0..4_u8, 0..2_u8);
     prop::collection::vec(
         prop_oneof![
-            2 => place.clone().prop_map(Step::Begin),
             4 => place.clone().prop_map(Step::Read),
             1 => place.clone().prop_map(Step::Lock),
             8 => (place.clone(), row.clone(), prop::bool::weighted(0.2))
@@ -46,7 +44,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             2 => (place.clone(), name.clone()).prop_map(|(p, n)| Step::Savepoint(p, n)),
             2 => (place.clone(), name.clone()).prop_map(|(p, n)| Step::RollbackTo(p, n)),
             1 => (place.clone(), name).prop_map(|(p, n)| Step::Release(p, n)),
-            3 => place.clone().prop_map(Step::Commit),
+            2 => place.clone().prop_map(Step::Commit),
             1 => place.prop_map(Step::Rollback),
             3 => (any::<bool>(), row).prop_map(|(there, row)| Step::Single(there, row)),
             2 => any::<bool>().prop_map(Step::ReadNow),
@@ -207,23 +205,13 @@ async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
     }
     let lane = Lane::Tenant(alice());
     let mut model = Model::default();
-    let mut places: [Option<(OpenTransaction, Modelled)>; PLACES] = [None, None, None];
+    // Of one process and of the other.
+    let begin = |place: usize| (backends[place % 2].begin(lane), Modelled::default());
+    let mut places: [_; PLACES] = std::array::from_fn(begin);
     for step in steps {
-        let held = places
-            .iter()
-            .flatten()
-            .position(|(_, model)| model.locked)
-            .is_some();
+        let held = places.iter().position(|(_, model)| model.locked).is_some();
         let described = format!("{step:?}");
         match step {
-            Step::Begin(place) => {
-                if let Some((transaction, _)) = places[place].take() {
-                    transaction.rollback().await.unwrap();
-                }
-                // Of one process and of the other.
-                let transaction = backends[place % 2].begin(lane);
-                places[place] = Some((transaction, Modelled::default()));
-            }
             Step::Single(there, row) => {
                 let backend = &backends[usize::from(there)];
                 let act = async || {
@@ -246,9 +234,7 @@ async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 prop_assert_eq!(rows(found), model.rows.clone());
             }
             Step::Commit(place) | Step::Rollback(place) => {
-                let Some((transaction, modelled)) = places[place].take() else {
-                    continue;
-                };
+                let (transaction, modelled) = std::mem::replace(&mut places[place], begin(place));
                 if matches!(step, Step::Rollback(_)) {
                     transaction.rollback().await.unwrap();
                 } else {
@@ -269,9 +255,7 @@ async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
             | Step::Savepoint(place, _)
             | Step::RollbackTo(place, _)
             | Step::Release(place, _) => {
-                let Some((transaction, modelled)) = &mut places[place] else {
-                    continue;
-                };
+                let (transaction, modelled) = &mut places[place];
                 let (result, expected) =
                     within(step, transaction, modelled, &mut model, held).await?;
                 prop_assert_eq!(result, expected, "{}", described);
