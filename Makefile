@@ -14,7 +14,6 @@ VENV := $(CACHE_DIR)/python-$(shell { $(PYTHON) --version; cat $(REQUIREMENTS); 
 
 .NOTPARALLEL:
 PACKAGES := cargo tree --locked --prefix none --format '{p} {f}'
-LISTS := $(shell mktemp -d)
 
 .PHONY: test format lint features rust python
 
@@ -29,9 +28,11 @@ lint: features
 # Tests and benches use the dependencies that a build leaves, unless what they
 # depend on asks for another feature of one: then nearly all are built twice.
 features:
-	@$(PACKAGES) --edges normal,build | sed 's/ (\*)$$//' | sort -u > $(LISTS)/build
-	@$(PACKAGES) --edges normal,build,dev | sed 's/ (\*)$$//' | sort -u > $(LISTS)/all
-	@comm -23 $(LISTS)/build $(LISTS)/all | if grep .; then \
+	@lists=$$(mktemp -d) && trap 'rm -r "$$lists"' EXIT && \
+	$(PACKAGES) --edges normal,build > $$lists/build && \
+	$(PACKAGES) --edges normal,build,dev > $$lists/all && \
+	sed -i 's/ (\*)$$//' $$lists/build $$lists/all && \
+	if grep -vxF -f $$lists/all $$lists/build; then \
 		echo "a dev-dependency asks for more features of these: name them in [dependencies] too" >&2; \
 		exit 1; \
 	fi

@@ -1,6 +1,7 @@
-//! `tenant_id = $current OR tenant_id IS NULL`, in the three shapes in which it
-//! is needed: as a logical expression that the analyzer injects, as a physical
-//! one that readers prune with, and as the mask that the guard applies.
+//! `tenant_id = $current OR tenant_id IS NULL`, in the shapes in which it is
+//! needed: as a logical expression that the analyzer injects, as a physical one
+//! that readers prune with, as the share of rows between two bounds, and as the
+//! mask that the guard applies.
 //!
 //! A text column may spell a UUID in either case. A value that is no UUID
 //! belongs to no lane and is seen by nobody.
