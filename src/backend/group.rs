@@ -53,7 +53,7 @@ where
     };
     let (reply, answer) = oneshot::channel();
     let first = Box::new(Write::new(f, reply));
-    tokio::task::spawn_blocking(move || lead(&lease, turn, first));
+    tokio::task::spawn_blocking(move || lead(lease, turn, first));
     match answer.await {
         Ok(Answer::Done(outcome)) => outcome.unwrap_or_panic(),
         // The runtime is shutting down.
@@ -63,35 +63,58 @@ where
 
 /// Runs `first`, and those that follow in the line until it is a transaction's
 /// turn or nobody's. Blocks.
-fn lead(lease: &Lease, mut turn: Turn, first: Box<dyn Job>) {
+fn lead(lease: Lease, mut turn: Turn, first: Box<dyn Job>) {
     let mut next = Some(first);
     while let Some(first) = next {
-        commit_group(lease, &mut turn, first);
+        let settled = commit_group(&lease, &mut turn, first);
         next = turn.next_job();
+        if next.is_none() {
+            // Whoever is answered finds the lane as free as it is now.
+            drop(turn);
+            drop(lease);
+            return settled.answer();
+        }
+        settled.answer();
+    }
+}
+
+/// Writes that are over, and what came of the transaction that they were in.
+struct Settled {
+    group: Vec<Box<dyn Job>>,
+    result: Result<(), BackendError>,
+}
+
+impl Settled {
+    fn answer(self) {
+        let mut group = self.group.into_iter();
+        match self.result {
+            Ok(()) => group.for_each(|job| job.settle(Ok(()))),
+            Err(error) => {
+                let last = group.next_back();
+                group.for_each(|job| job.settle(Err(error.restated())));
+                if let Some(last) = last {
+                    last.settle(Err(error));
+                }
+            }
+        }
     }
 }
 
 /// Runs `first`, and those that come meanwhile, in one transaction.
-fn commit_group(lease: &Lease, turn: &mut Turn, first: Box<dyn Job>) {
+fn commit_group(lease: &Lease, turn: &mut Turn, first: Box<dyn Job>) -> Settled {
+    let mut group = vec![first];
     let mut writer = match lease.writer(turn) {
         Ok(writer) => writer,
-        Err(error) => return first.settle(Err(error)),
-    };
-    let mut group = vec![first];
-    let result = run_group(lease, turn, &mut writer, &mut group);
-    // Whoever is answered may come again at once, and finds the connection.
-    turn.writer = writer.is_autocommit().then_some(writer);
-    let mut group = group.into_iter();
-    match result {
-        Ok(()) => group.for_each(|job| job.settle(Ok(()))),
         Err(error) => {
-            let last = group.next_back();
-            group.for_each(|job| job.settle(Err(error.restated())));
-            if let Some(last) = last {
-                last.settle(Err(error));
-            }
+            return Settled {
+                group,
+                result: Err(error),
+            };
         }
-    }
+    };
+    let result = run_group(lease, turn, &mut writer, &mut group);
+    turn.writer = writer.is_autocommit().then_some(writer);
+    Settled { group, result }
 }
 
 /// As [`commit_group`]; who is to be answered by its result is in `group`.
