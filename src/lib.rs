@@ -67,6 +67,7 @@ pub mod policy;
 pub mod server;
 pub mod session;
 pub mod source;
+pub mod table;
 pub mod tenant;
 
 pub use tenant::{TenantBinding, TenantId};

@@ -1,0 +1,3 @@
+//! Tables whose rows are stored in lanes. So far: how a value is stored.
+
+pub mod codec;
