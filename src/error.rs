@@ -46,7 +46,7 @@ pub enum Error {
     Cancelled(String),
     /// The lane's storage refused or failed.
     #[error(transparent)]
-    Backend(#[from] BackendError),
+    Backend(BackendError),
     /// A defect, or a fault of the machine: report it. The source is for the
     /// log alone.
     #[error("{message}")]
@@ -57,6 +57,15 @@ pub enum Error {
         #[source]
         source: Option<Box<dyn StdError + Send + Sync>>,
     },
+}
+
+impl From<BackendError> for Error {
+    fn from(error: BackendError) -> Self {
+        match error {
+            BackendError::Refused(refusal) => *refusal,
+            error => Error::Backend(error),
+        }
+    }
 }
 
 impl Error {
@@ -85,10 +94,7 @@ impl Error {
             Error::Unavailable(text) => Error::Unavailable(text.clone()),
             Error::DataLoss(text) => Error::DataLoss(text.clone()),
             Error::Cancelled(text) => Error::Cancelled(text.clone()),
-            Error::Backend(error) => Error::Internal {
-                message: error.to_string(),
-                source: None,
-            },
+            Error::Backend(error) => Error::Backend(error.restated()),
             Error::Internal { message, .. } => Error::Internal {
                 message: message.clone(),
                 source: None,

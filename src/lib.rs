@@ -29,8 +29,9 @@
 //! | [`tenant`] | who: tenants, lanes, the scope of a request |
 //! | [`policy`] | what a scope means for rows |
 //! | [`backend`] | lanes as databases |
-//! | [`catalog`] | sources and models of each lane |
+//! | [`catalog`] | sources, models, tables and views of each lane |
 //! | [`source`] | tables whose rows are in files |
+//! | [`table`] | tables whose rows are in lanes |
 //! | [`engine`] | statements: names, rule, guard, proof |
 //! | [`session`] | the embedding API |
 //! | [`server`] | gRPC, Flight SQL, gRPC-Web, health, metrics |

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use rusqlite::ErrorCode;
 use rusqlite::ffi;
 
+use crate::error::Error;
 use crate::tenant::Lane;
 
 /// The cause of an error, for the log alone.
@@ -193,6 +194,13 @@ pub enum BackendError {
         /// The directory.
         path: PathBuf,
     },
+    /// The transaction has ended: begin another.
+    #[error("the transaction has ended: begin another")]
+    Ended,
+    /// What was to be run on the database refused what it was given. Nothing of
+    /// it was written.
+    #[error("{0}")]
+    Refused(Box<Error>),
     /// The process is stopping: send the request again, to its successor.
     #[error("jammi is stopping: send the request again")]
     Stopping,
@@ -216,9 +224,14 @@ pub enum BackendError {
 }
 
 impl BackendError {
+    /// What makes a transaction undo what it did, and the caller get `error`.
+    pub fn refused(error: Error) -> Self {
+        BackendError::Refused(Box::new(error))
+    }
+
     /// The same kind and text again, for one more of those whom a failure
     /// concerns. The text of the source goes with it.
-    pub(super) fn restated(&self) -> Self {
+    pub(crate) fn restated(&self) -> Self {
         use BackendError as E;
         let text = |source: &Cause| Cause::from(source.to_string());
         match self {
@@ -288,6 +301,8 @@ impl BackendError {
                 source: restated_io(source),
             },
             E::ServerRunning { path } => E::ServerRunning { path: path.clone() },
+            E::Ended => E::Ended,
+            E::Refused(error) => E::refused(error.restated()),
             E::Stopping => E::Stopping,
             // It does not say in which database, nor can it be made again.
             E::Statement(error) => E::Statement(rusqlite::Error::ToSqlConversionFailure(

@@ -60,6 +60,8 @@ enum State {
     Open(Box<Snapshot>),
     /// SQLite gave the transaction up.
     Lost(BackendError),
+    /// It was committed or rolled back.
+    Ended,
 }
 
 /// What it takes to write.
@@ -117,6 +119,7 @@ impl OpenTransaction {
             State::Absent => return Ok(None),
             State::Open(_) => None,
             State::Lost(error) => return Err(error.restated()),
+            State::Ended => return Err(BackendError::Ended),
         };
         let lane = self.lane;
         let read = on_pool(inner, move |inner| {
@@ -207,17 +210,18 @@ impl OpenTransaction {
     /// Commits what was written; when it returns `Ok`, that is on the disk.
     /// After an error nothing of it is there, except that what the disk holds
     /// after a failure of the disk itself is found out when the lane is read.
-    pub async fn commit(self) -> Result<(), BackendError> {
+    pub async fn commit(&self) -> Result<(), BackendError> {
         match self.end().await {
             State::Open(snapshot) => blocking(move || snapshot.commit()).await,
             State::Lost(error) => Err(error),
+            State::Ended => Err(BackendError::Ended),
             State::Unused | State::Absent => Ok(()),
         }
     }
 
     /// Undoes what was written. The turn is free when it returns, which it is
     /// soon after a drop.
-    pub async fn rollback(self) -> Result<(), BackendError> {
+    pub async fn rollback(&self) -> Result<(), BackendError> {
         match self.end().await {
             State::Open(snapshot) => {
                 blocking(move || {
@@ -226,7 +230,7 @@ impl OpenTransaction {
                 })
                 .await
             }
-            State::Lost(_) | State::Unused | State::Absent => Ok(()),
+            State::Lost(_) | State::Unused | State::Absent | State::Ended => Ok(()),
         }
     }
 
@@ -239,7 +243,7 @@ impl OpenTransaction {
     }
 
     async fn end(&self) -> State {
-        std::mem::take(&mut self.enter().await.state)
+        std::mem::replace(&mut self.enter().await.state, State::Ended)
     }
 
     /// Waits for the turn, unless it is had.
@@ -252,6 +256,7 @@ impl OpenTransaction {
                 return Ok(Admission::Upgrade(line.turn(context).await?));
             }
             State::Lost(error) => return Err(error.restated()),
+            State::Ended => return Err(BackendError::Ended),
             State::Absent => true,
             State::Unused => false,
         };
@@ -339,6 +344,7 @@ impl Inner {
         let snapshot = match &mut self.state {
             State::Open(snapshot) => snapshot,
             State::Lost(error) => return Err(error.restated()),
+            State::Ended => return Err(BackendError::Ended),
             // Nothing else comes here without a snapshot.
             State::Unused | State::Absent => return Err(BackendError::Stopping),
         };
@@ -360,7 +366,9 @@ impl Inner {
     fn run(&mut self, sql: &str) -> Result<(), BackendError> {
         match &self.state {
             State::Unused | State::Absent => Ok(()),
-            State::Open(_) | State::Lost(_) => self.with(|snapshot| snapshot.run(sql)),
+            State::Open(_) | State::Lost(_) | State::Ended => {
+                self.with(|snapshot| snapshot.run(sql))
+            }
         }
     }
 

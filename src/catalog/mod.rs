@@ -1,4 +1,4 @@
-//! What exists: the sources and models of each lane.
+//! What exists: the sources, models, tables and views of each lane.
 //!
 //! Rows live in the lane that owns them, so registering an object is one
 //! transaction in one database. Reads put the lane's predicate into the
@@ -13,6 +13,9 @@
 mod model;
 mod models;
 mod name;
+mod relation;
+pub(crate) mod relations;
+mod schema_ipc;
 mod snapshot;
 mod source;
 mod sources;
@@ -21,9 +24,15 @@ mod sources;
 mod tests;
 
 pub use model::{Model, NewModel};
+pub(crate) use name::shown;
 pub use name::{
-    MODEL_METADATA_BYTES_MAX, MODEL_NAME_BYTES_MAX, MODEL_URI_BYTES_MAX, SOURCE_NAME_BYTES_MAX,
+    COLUMN_NAME_BYTES_MAX, MODEL_METADATA_BYTES_MAX, MODEL_NAME_BYTES_MAX, MODEL_URI_BYTES_MAX,
+    RELATION_NAME_BYTES_MAX, SOURCE_NAME_BYTES_MAX, check_column_name, check_relation_name,
     check_source_name,
+};
+pub use relation::{
+    COLUMNS_MAX, IndexKind, Relation, RelationBody, TENANT_COLUMN, TableCheck, TableColumn,
+    TableDefinition, TableIndex, ViewDefinition,
 };
 pub use snapshot::{CatalogSnapshot, SnapshotVersion};
 pub use source::{NewSource, Source, SourceFormat, TenantColumn, TenantEncoding};
@@ -31,10 +40,10 @@ pub use source::{NewSource, Source, SourceFormat, TenantColumn, TenantEncoding};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::backend::Backend;
+use crate::backend::{Backend, OpenTransaction};
 use crate::error::{Error, Result};
 use crate::tenant::{Lane, Scope};
-use name::{check_model, check_source, shown};
+use name::{check_model, check_source};
 use snapshot::Snapshots;
 
 /// Says the time: Unix time in milliseconds.
@@ -142,6 +151,21 @@ impl Catalog {
         } else {
             Err(no_source(name))
         }
+    }
+
+    /// As [`Catalog::snapshot`], with what a transaction of the scope's writable
+    /// lane has defined and not committed.
+    pub async fn snapshot_within(
+        &self,
+        scope: &Scope,
+        transaction: &OpenTransaction,
+    ) -> Result<Arc<CatalogSnapshot>> {
+        Ok(Arc::new(self.snapshots.within(scope, transaction).await?))
+    }
+
+    /// Unix time in milliseconds, for what is recorded now.
+    pub fn now_ms(&self) -> i64 {
+        (self.clock)()
     }
 
     /// What the scope sees now. Cheap when no process has written to the

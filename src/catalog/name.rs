@@ -3,10 +3,16 @@
 
 use crate::error::{Error, Result};
 
-use super::{NewModel, NewSource};
+use super::{NewModel, NewSource, TENANT_COLUMN};
 
 /// The longest name of a source, in bytes.
 pub const SOURCE_NAME_BYTES_MAX: usize = 63;
+/// The longest name of a table, a view, an index or a constraint, in bytes.
+pub const RELATION_NAME_BYTES_MAX: usize = 63;
+/// The longest name of a table's column, in bytes.
+pub const COLUMN_NAME_BYTES_MAX: usize = 255;
+/// What names of the columns that the engine adds for itself start with.
+pub(crate) const RESERVED_COLUMN_PREFIX: &str = "_jammi_";
 /// The longest name and the longest version of a model, in bytes.
 pub const MODEL_NAME_BYTES_MAX: usize = 255;
 /// The longest URI of a model, in bytes.
@@ -52,6 +58,45 @@ pub fn check_source_name(name: &str) -> Result<()> {
     }
     if RESERVED_SOURCE_NAMES.contains(&name) {
         return refuse("is reserved", "choose another");
+    }
+    Ok(())
+}
+
+/// Whether a table, a view, an index or a constraint may be called `name`: any
+/// text of 1 to 63 bytes without control characters. Rows are stored under
+/// numbers, so a name is never more than a name.
+pub fn check_relation_name(name: &str) -> Result<()> {
+    check_identifier("name", name, RELATION_NAME_BYTES_MAX)
+}
+
+/// Whether a column may be called `name`: any text of 1 to 255 bytes without
+/// control characters that is not mistaken for one of the server's own.
+pub fn check_column_name(name: &str) -> Result<()> {
+    check_identifier("column name", name, COLUMN_NAME_BYTES_MAX)?;
+    let own = |reserved: &str| name != reserved && name.eq_ignore_ascii_case(reserved);
+    if own(TENANT_COLUMN) {
+        return Err(Error::InvalidArgument(format!(
+            "column name {} looks like `tenant_id`, which every table has: leave it out, or choose \
+             another",
+            shown(name)
+        )));
+    }
+    if name.starts_with(RESERVED_COLUMN_PREFIX) {
+        return Err(Error::InvalidArgument(format!(
+            "column name {} is reserved: choose one that does not start with \
+             {RESERVED_COLUMN_PREFIX}",
+            shown(name)
+        )));
+    }
+    Ok(())
+}
+
+fn check_identifier(what: &str, name: &str, bytes_max: usize) -> Result<()> {
+    if name.is_empty() || name.len() > bytes_max || name.chars().any(char::is_control) {
+        return Err(Error::InvalidArgument(format!(
+            "{what} {} cannot be used: use 1 to {bytes_max} bytes without control characters",
+            shown(name)
+        )));
     }
     Ok(())
 }
@@ -119,7 +164,7 @@ fn check_model_text(what: &str, text: &str) -> Result<()> {
 
 /// `text` in backquotes, with what could disturb a terminal or a log escaped,
 /// and cut to a length that fits an error.
-pub(super) fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     const SHOWN_MAX: usize = 80;
     let mut head: String = text
         .chars()

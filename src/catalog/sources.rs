@@ -3,15 +3,11 @@
 //! Invariant: every statement holds the lane's predicate, `tenant_id IS ?`, so
 //! a row of another tenant in the lane's file is neither read nor changed.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use arrow::datatypes::Schema;
-use arrow::ipc::convert::try_schema_from_flatbuffer_bytes;
-use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteOptions};
 use rusqlite::{OptionalExtension, Row, named_params};
 
-use super::{NewSource, Source, SourceFormat, TenantColumn, TenantEncoding};
+use super::{NewSource, Source, SourceFormat, TenantColumn, TenantEncoding, schema_ipc};
 use crate::backend::{BackendError, Transaction};
 
 /// The names of a row's columns, in the order that [`StoredRow::read`] takes.
@@ -144,7 +140,7 @@ impl<'a> Stored<'a> {
             format: definition.format.as_str(),
             tenant_column,
             tenant_encoding,
-            schema_ipc: encode_schema(&definition.schema),
+            schema_ipc: schema_ipc::encode(&definition.schema),
             partition_columns: serde_json::Value::from(definition.partition_columns.clone())
                 .to_string(),
         })
@@ -196,7 +192,7 @@ impl StoredRow {
             },
             _ => return Err(corrupt("the tenant column".into())),
         };
-        let schema = decode_schema(&self.schema_ipc)
+        let schema = schema_ipc::decode(&self.schema_ipc)
             .map_err(|error| corrupt(format!("the schema ({error})")))?;
         let partition_columns = serde_json::from_str(&self.partition_columns)
             .map_err(|error| corrupt(format!("the partition columns ({error})")))?;
@@ -227,97 +223,4 @@ fn parse_encoding(text: &str) -> Option<TenantEncoding> {
     [TenantEncoding::Text, TenantEncoding::Bytes]
         .into_iter()
         .find(|encoding| encoding_name(*encoding) == text)
-}
-
-fn encode_schema(schema: &Schema) -> Vec<u8> {
-    IpcDataGenerator::default()
-        .schema_to_bytes_with_dictionary_tracker(
-            schema,
-            &mut DictionaryTracker::new(false),
-            &IpcWriteOptions::default(),
-        )
-        .ipc_message
-}
-
-/// Arrow's decoder panics on a message that is well formed and says nonsense,
-/// which a damaged file may hold.
-fn decode_schema(bytes: &[u8]) -> Result<Schema, String> {
-    match catch_unwind(AssertUnwindSafe(|| try_schema_from_flatbuffer_bytes(bytes))) {
-        Ok(decoded) => decoded.map_err(|error| error.to_string()),
-        Err(_panic) => Err("it is not a schema".into()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use arrow::datatypes::{DataType, Field, TimeUnit};
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn any_type() -> impl Strategy<Value = DataType> {
-        let leaf = prop_oneof![
-            Just(DataType::Boolean),
-            Just(DataType::Int64),
-            Just(DataType::UInt8),
-            Just(DataType::Float64),
-            Just(DataType::Utf8),
-            Just(DataType::Utf8View),
-            Just(DataType::LargeBinary),
-            Just(DataType::BinaryView),
-            Just(DataType::FixedSizeBinary(16)),
-            Just(DataType::Date32),
-            Just(DataType::Decimal128(38, 10)),
-            Just(DataType::Timestamp(
-                TimeUnit::Microsecond,
-                Some("Europe/Zurich".into())
-            )),
-            Just(DataType::Dictionary(
-                Box::new(DataType::Int32),
-                Box::new(DataType::Utf8)
-            )),
-        ];
-        leaf.prop_recursive(3, 12, 3, |inner| {
-            prop_oneof![
-                (inner.clone(), any::<bool>())
-                    .prop_map(|(of, null)| DataType::List(Arc::new(Field::new("item", of, null)))),
-                prop::collection::vec(("[a-z]{1,4}", inner, any::<bool>()), 1..3).prop_map(
-                    |fields| DataType::Struct(
-                        fields
-                            .into_iter()
-                            .map(|(name, of, null)| Field::new(name, of, null))
-                            .collect()
-                    )
-                ),
-            ]
-        })
-    }
-
-    proptest! {
-        #[test]
-        fn schemas_come_back(
-            fields in prop::collection::vec((".{0,12}", any_type(), any::<bool>()), 0..6),
-            metadata in prop::collection::hash_map(".{0,4}", ".{0,4}", 0..3),
-        ) {
-            let fields: Vec<_> = fields
-                .into_iter()
-                .map(|(name, of, null)| Field::new(name, of, null).with_metadata(metadata.clone()))
-                .collect();
-            let schema = Schema::new_with_metadata(fields, metadata);
-            prop_assert_eq!(decode_schema(&encode_schema(&schema)), Ok(schema));
-        }
-
-        #[test]
-        fn damaged_schemas_are_refused_or_read(
-            at in any::<prop::sample::Index>(),
-            with in any::<u8>(),
-        ) {
-            let schema = Schema::new(vec![Field::new("tenant_id", DataType::Utf8, true)]);
-            let mut bytes = encode_schema(&schema);
-            let at = at.index(bytes.len());
-            bytes[at] = with;
-            // Either is right; what must not happen is a panic.
-            let _ = decode_schema(&bytes);
-        }
-    }
 }

@@ -45,6 +45,8 @@ pub struct JammiConfig {
     pub tenancy: TenancyConfig,
     /// The sessions that clients bind to tenants.
     pub sessions: SessionsConfig,
+    /// The transactions that clients open.
+    pub transactions: TransactionsConfig,
     /// The databases of the lanes.
     pub lanes: LanesConfig,
     /// Where sources may be, and how object stores are reached.
@@ -62,6 +64,7 @@ impl Default for JammiConfig {
             server: ServerConfig::default(),
             tenancy: TenancyConfig::default(),
             sessions: SessionsConfig::default(),
+            transactions: TransactionsConfig::default(),
             lanes: LanesConfig::default(),
             sources: SourcesConfig::default(),
             engine: EngineConfig::default(),
@@ -101,6 +104,8 @@ pub struct ServerConfig {
     pub keepalive_interval_ms: u64,
     /// How long an answer to a ping may take before the connection is dropped.
     pub keepalive_timeout_ms: u64,
+    /// How long a client that sends rows may pause before its request is ended.
+    pub put_timeout_ms: u64,
 }
 
 impl Default for ServerConfig {
@@ -118,6 +123,7 @@ impl Default for ServerConfig {
             first_bytes_timeout_ms: 10_000,
             keepalive_interval_ms: 30_000,
             keepalive_timeout_ms: 20_000,
+            put_timeout_ms: 60_000,
         }
     }
 }
@@ -154,6 +160,29 @@ impl Default for SessionsConfig {
         SessionsConfig {
             max: 100_000,
             idle_timeout_secs: 86_400,
+        }
+    }
+}
+
+/// The transactions that clients open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TransactionsConfig {
+    /// How many may be open at a time.
+    pub max: usize,
+    /// How many of them may be one session's.
+    pub session_max: usize,
+    /// How long one in which something was read or written may go unused before
+    /// it is rolled back.
+    pub idle_timeout_secs: u64,
+}
+
+impl Default for TransactionsConfig {
+    fn default() -> Self {
+        TransactionsConfig {
+            max: 4_096,
+            session_max: 64,
+            idle_timeout_secs: 300,
         }
     }
 }
@@ -226,6 +255,8 @@ pub struct EngineConfig {
     pub list_items_max: usize,
     /// How many planned statements are kept.
     pub plan_cache_entries: u64,
+    /// The memory that keeps decoded columns of stored tables, in bytes.
+    pub table_cache_bytes: u64,
 }
 
 impl Default for EngineConfig {
@@ -242,6 +273,7 @@ impl Default for EngineConfig {
             tables_max: 500,
             list_items_max: 100_000,
             plan_cache_entries: 1_024,
+            table_cache_bytes: 256 << 20,
         }
     }
 }

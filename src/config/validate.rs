@@ -5,6 +5,7 @@ use url::Url;
 
 use super::{
     EngineConfig, JammiConfig, LanesConfig, LogConfig, ServerConfig, SessionsConfig, SourcesConfig,
+    TransactionsConfig,
 };
 use crate::error::{Error, Result};
 
@@ -23,6 +24,7 @@ impl JammiConfig {
         }
         self.server.validate()?;
         self.sessions.validate()?;
+        self.transactions.validate()?;
         self.lanes.validate()?;
         self.sources.validate()?;
         self.engine.validate()?;
@@ -68,6 +70,7 @@ impl ServerConfig {
             ("server.first_bytes_timeout_ms", self.first_bytes_timeout_ms),
             ("server.keepalive_interval_ms", self.keepalive_interval_ms),
             ("server.keepalive_timeout_ms", self.keepalive_timeout_ms),
+            ("server.put_timeout_ms", self.put_timeout_ms),
         ] {
             between(name, value, 1, DURATION_MAX)?;
         }
@@ -80,6 +83,16 @@ impl SessionsConfig {
         between("sessions.max", self.max as u64, 1, 100_000_000)?;
         let idle = self.idle_timeout_secs;
         between("sessions.idle_timeout_secs", idle, 1, DURATION_MAX)
+    }
+}
+
+impl TransactionsConfig {
+    fn validate(&self) -> Result<()> {
+        between("transactions.max", self.max as u64, 1, 1 << 20)?;
+        let session_max = self.session_max as u64;
+        between("transactions.session_max", session_max, 1, 1 << 20)?;
+        let idle = self.idle_timeout_secs;
+        between("transactions.idle_timeout_secs", idle, 1, DURATION_MAX)
     }
 }
 
@@ -172,6 +185,7 @@ impl EngineConfig {
                 "name a directory, or unset it",
             );
         }
+        between("engine.table_cache_bytes", self.table_cache_bytes, 0, whole)?;
         between(
             "engine.plan_cache_entries",
             self.plan_cache_entries,

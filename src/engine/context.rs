@@ -1,5 +1,6 @@
 //! DataFusion's session, set up once: functions, limits, and no table.
 
+use std::future::Future;
 use std::sync::Arc;
 
 use datafusion::catalog::Session;
@@ -16,11 +17,15 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 
 use super::fault::planning;
+use super::limits::Limits;
+use super::stream::ended_early;
+use super::turns::InTurn;
 use super::values::bound_functions;
 use super::workers::Workers;
 use super::yielding::YieldAboveJoins;
 use crate::config::EngineConfig;
 use crate::error::{Error, Result};
+use crate::tenant::Scope;
 
 /// Consumers that an out-of-memory error names.
 const MEMORY_CONSUMERS_NAMED: usize = 3;
@@ -28,10 +33,13 @@ const MEMORY_CONSUMERS_NAMED: usize = 3;
 /// Plans and runs.
 pub(super) struct Planner {
     state: SessionState,
+    /// The same with one partition to a plan.
+    in_order: SessionState,
     // One for all statements: it holds the functions, the settings and the
     // memory pool, and nothing of a statement.
     task: Arc<TaskContext>,
     workers: Workers,
+    limits: Limits,
 }
 
 impl Planner {
@@ -75,11 +83,16 @@ impl Planner {
             .build();
         bound_functions(&mut state, config.memory_bytes)?;
         let task = state.task_ctx();
+        let mut in_order = state.clone();
+        let options = in_order.config_mut().options_mut();
+        options.execution.target_partitions = 1;
         let workers = Workers::new(config)?;
         Ok(Planner {
             state,
+            in_order,
             task,
             workers,
+            limits: Limits::new(config),
         })
     }
 
@@ -127,6 +140,34 @@ impl Planner {
             .create_physical_plan(plan, &self.state)
             .await
             .map_err(planning)
+    }
+
+    /// A plan that yields rows in the order in which its source does.
+    pub(super) async fn physical_in_order(
+        &self,
+        plan: &LogicalPlan,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        self.in_order
+            .query_planner()
+            .create_physical_plan(plan, &self.in_order)
+            .await
+            .map_err(planning)
+    }
+
+    /// Runs `work` where plans are run, to its end or until the caller drops it.
+    pub(super) async fn spawn<T: Send + 'static>(
+        &self,
+        scope: &Scope,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let turn = InTurn::new(&self.workers.begin(scope), Box::pin(work));
+        let done = self.workers.spawn(turn).await;
+        done.unwrap_or_else(|error| Err(ended_early(Some(error))))
+    }
+
+    /// How large a plan a statement may ask for.
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// The threads that plan and run.

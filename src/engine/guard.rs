@@ -6,6 +6,7 @@
 //! limit or a projection of the statement across it, and `EXPLAIN` shows
 //! neither the files nor the counts of what is read underneath.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream, TaskContext};
-use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::logical_expr::{Expr, LogicalPlan, TableProviderFilterPushDown, TableType};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::metrics::{
@@ -32,11 +33,13 @@ use datafusion::physical_plan::{
 use futures::{Stream, StreamExt};
 
 use super::fault::carried;
+use super::stored::StoredTable;
 use super::system::SystemTable;
 use super::total::is_total;
 use crate::error::Error;
 use crate::policy::{LaneMask, LanePredicate};
 use crate::source::{LaneScan, SourceTable};
+use crate::table::{StatementReads, TableScanExec};
 use crate::tenant::Scope;
 
 /// A table as one scope sees it: the only kind that a statement can name.
@@ -54,6 +57,10 @@ pub(super) enum Rows {
     Source(SourceTable),
     /// The catalog's own records.
     System(SystemTable),
+    /// Lanes.
+    Stored(StoredTable),
+    /// Other tables, each bound to the scope by itself.
+    View(Box<LogicalPlan>, SchemaRef),
 }
 
 impl ScopedTable {
@@ -79,6 +86,8 @@ impl ScopedTable {
                 Ok(column.map(str::to_owned).zip(predicate))
             }
             Rows::System(table) => table.lane_predicate(&self.scope),
+            Rows::Stored(table) => table.lane_predicate(&self.scope),
+            Rows::View(..) => Ok(None),
         }
     }
 
@@ -101,11 +110,30 @@ impl TableProvider for ScopedTable {
         match &self.rows {
             Rows::Source(table) => Arc::clone(table.schema()),
             Rows::System(table) => table.schema(),
+            Rows::Stored(table) => table.schema(),
+            Rows::View(_, schema) => Arc::clone(schema),
+        }
+    }
+
+    fn get_column_default(&self, column: &str) -> Option<&Expr> {
+        match &self.rows {
+            Rows::Stored(table) => table.default(column),
+            Rows::Source(_) | Rows::System(_) | Rows::View(..) => None,
+        }
+    }
+
+    fn get_logical_plan(&self) -> Option<Cow<'_, LogicalPlan>> {
+        match &self.rows {
+            Rows::View(plan, _) => Some(Cow::Borrowed(plan)),
+            Rows::Source(_) | Rows::System(_) | Rows::Stored(_) => None,
         }
     }
 
     fn table_type(&self) -> TableType {
-        TableType::Base
+        match self.rows {
+            Rows::View(..) => TableType::View,
+            Rows::Source(_) | Rows::System(_) | Rows::Stored(_) => TableType::Base,
+        }
     }
 
     async fn scan(
@@ -130,6 +158,22 @@ impl TableProvider for ScopedTable {
                     .map_err(carried)?
             }
             Rows::System(table) => table.scan(session, &self.scope, projection).await?,
+            Rows::Stored(table) => {
+                let keys: Vec<Expr> = filters
+                    .iter()
+                    .filter(|filter| is_total(filter) && !self.is_lane_predicate(filter))
+                    .cloned()
+                    .collect();
+                table
+                    .scan(&self.scope, projection, &keys)
+                    .map_err(carried)?
+            }
+            Rows::View(..) => {
+                return Err(carried(Error::internal(
+                    "the statement was refused: a view was to be read as a table",
+                    self.name.clone(),
+                )));
+            }
         };
         Ok(Arc::new(GuardExec::new(
             self.scope.clone(),
@@ -188,6 +232,23 @@ impl GuardExec {
     /// The scope whose lanes' rows come out.
     pub fn scope(&self) -> &Scope {
         &self.scope
+    }
+
+    /// Says what state of the lanes the scan reads, before it is executed.
+    pub(super) fn attach(&self, reads: &StatementReads) {
+        if let Some(scan) = self.scan.plan.downcast_ref::<TableScanExec>() {
+            scan.attach(reads);
+        }
+    }
+}
+
+/// Says to every guard of a plan what state of the lanes its scan reads.
+pub(super) fn attach(plan: &Arc<dyn ExecutionPlan>, reads: &StatementReads) {
+    if let Some(guard) = plan.downcast_ref::<GuardExec>() {
+        guard.attach(reads);
+    }
+    for child in plan.children() {
+        attach(child, reads);
     }
 }
 

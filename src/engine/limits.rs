@@ -63,6 +63,19 @@ impl Limits {
         Ok(())
     }
 
+    /// Refuses a statement that reads more tables than it may, those that are read
+    /// by its views among them.
+    pub(super) fn check_tables(&self, tables: usize) -> Result<()> {
+        if tables <= self.tables_max {
+            return Ok(());
+        }
+        Err(Error::InvalidArgument(format!(
+            "the statement and its views read more tables than the setting engine.tables_max \
+             allows, {}: read fewer",
+            self.tables_max
+        )))
+    }
+
     fn lengthen(&self, chains: &mut [usize]) -> Result<()> {
         if let Some(chain) = chains.last_mut() {
             *chain += 1;

@@ -15,25 +15,35 @@
 //! statement sees is resolved anew from the catalog for its scope, so there is
 //! no shared namespace that two tenants could meet in.
 
+mod arrival;
+mod bound;
 mod context;
+mod control;
+mod define;
 mod fault;
 mod guard;
+mod ingest;
 mod interrupt;
 mod limits;
+mod lossless;
 mod names;
 mod params;
 mod rule;
 mod statement;
+mod stored;
 mod stream;
 mod system;
 #[cfg(test)]
 mod tests;
 mod total;
+mod transaction;
 mod turns;
+mod types;
 mod values;
 mod verify;
 mod windows;
 mod workers;
+mod write;
 mod yielding;
 
 use std::sync::Arc;
@@ -49,19 +59,24 @@ use crate::catalog::{
 use crate::config::JammiConfig;
 use crate::error::{Error, Result};
 use crate::source::{self, FileChecks, LaneViews, LocationPolicy, SourceTable, Stores};
+use crate::table::{ChunkCache, StatementReads};
 use crate::tenant::Scope;
 
 pub use crate::source::{RegisterSource, Registered, TenantColumnChoice};
+pub use arrival::ParameterRows;
+pub use bound::affected;
+pub use control::TransactionControl;
 pub use guard::{GuardExec, ScopedTable};
-pub use names::{NameDefaults, TableEntry};
+pub use ingest::{IfExists, IfMissing, IngestTarget};
+pub use lossless::{Texts, converted};
+pub use names::{MUTABLE_CATALOG, NameDefaults, PUBLIC_SCHEMA, TableEntry};
 pub use rule::TenantScopeAnalyzerRule;
 pub use statement::{Statement, StatementKind};
 pub use stream::RecordStream;
+pub use transaction::SessionTransaction;
 
 use context::Planner;
-use limits::Limits;
-use stream::ended_early;
-use turns::InTurn;
+use statement::{Action, Reading};
 
 /// The engine: lanes, catalog, sources and the planner over them. Clones share
 /// everything.
@@ -72,10 +87,10 @@ struct Parts {
     backend: Backend,
     catalog: Catalog,
     sources: SourceReader,
+    chunks: ChunkCache,
     planner: Planner,
     statements: Cache<StatementKey, Arc<Statement>>,
     statement_bytes_max: usize,
-    limits: Limits,
 }
 
 /// What makes one prepared statement another: everything that its plan depends
@@ -128,10 +143,10 @@ impl Engine {
             backend,
             catalog,
             sources,
+            chunks: ChunkCache::new(config.engine.table_cache_bytes),
             planner,
             statements: Cache::new(config.engine.plan_cache_entries),
             statement_bytes_max: config.engine.statement_bytes_max,
-            limits: Limits::new(&config.engine),
         })))
     }
 
@@ -158,6 +173,18 @@ impl Engine {
         names: &NameDefaults,
         sql: &str,
     ) -> Result<Arc<Statement>> {
+        self.prepare_within(scope, names, sql, None).await
+    }
+
+    /// As [`Engine::prepare`], in a transaction: a statement sees what the
+    /// transaction has defined.
+    pub async fn prepare_within(
+        &self,
+        scope: &Scope,
+        names: &NameDefaults,
+        sql: &str,
+        within: Option<&SessionTransaction>,
+    ) -> Result<Arc<Statement>> {
         let parts = &self.0;
         if sql.len() > parts.statement_bytes_max {
             return Err(Error::InvalidArgument(format!(
@@ -167,7 +194,14 @@ impl Engine {
                 parts.statement_bytes_max
             )));
         }
-        let snapshot = parts.catalog.snapshot(scope).await?;
+        let snapshot = match within {
+            Some(transaction) if transaction.has_defined() => {
+                self.in_scope(scope, transaction)?;
+                let own = transaction.own();
+                parts.catalog.snapshot_within(scope, own).await?
+            }
+            _ => parts.catalog.snapshot(scope).await?,
+        };
         let key = StatementKey {
             scope: scope.clone(),
             names: names.clone(),
@@ -178,12 +212,9 @@ impl Engine {
             return Ok(statement);
         }
         // Planning may take long too: a text of a few lines makes a large plan.
-        let workers = parts.planner.workers();
-        let work = workers.begin(scope);
         let engine = self.clone();
-        let planning = Box::pin(async move { engine.plan(key, &snapshot) });
-        let planned = workers.spawn(InTurn::new(&work, planning)).await;
-        planned.unwrap_or_else(|error| Err(ended_early(Some(error))))
+        let planning = async move { engine.plan(key, &snapshot) };
+        parts.planner.spawn(scope, planning).await
     }
 
     fn plan(&self, key: StatementKey, snapshot: &Arc<CatalogSnapshot>) -> Result<Arc<Statement>> {
@@ -198,11 +229,12 @@ impl Engine {
             snapshot,
             &parts.catalog,
             &parts.sources,
+            &parts.chunks,
         );
         let statement = Arc::new(Statement::plan(
             scope,
             sql,
-            &parts.limits,
+            parts.planner.limits(),
             &parts.planner,
             &resolver,
         )?);
@@ -210,17 +242,41 @@ impl Engine {
         Ok(statement)
     }
 
+    /// A transaction of the scope. Nothing is opened or locked before its first
+    /// statement; dropped, it is rolled back.
+    pub fn begin(&self, scope: &Scope) -> SessionTransaction {
+        SessionTransaction::new(&self.0.backend, scope)
+    }
+
     /// Starts a prepared statement. `parameters` are the values of `$1`, `$2`
-    /// and so on.
+    /// and so on. A statement that writes is done when this returns, and yields
+    /// one row: how many rows it wrote.
     ///
     /// # Errors
     /// `FailedPrecondition` when the statement was prepared under another
-    /// scope; `InvalidArgument` for parameters of the wrong count or type.
+    /// scope; `InvalidArgument` for parameters of the wrong count or type, and
+    /// for rows that break a constraint; `AlreadyExists` for a key that is taken;
+    /// `BackendError::TenantMismatch` for a row of another tenant. Nothing of a
+    /// statement that fails is written.
     pub async fn execute(
         &self,
         scope: &Scope,
         statement: &Arc<Statement>,
         parameters: &[ScalarValue],
+    ) -> Result<RecordStream> {
+        self.execute_within(scope, statement, parameters, None)
+            .await
+    }
+
+    /// As [`Engine::execute`], in a transaction: the statement reads the
+    /// transaction's state of the lanes, and what it writes is committed with the
+    /// transaction.
+    pub async fn execute_within(
+        &self,
+        scope: &Scope,
+        statement: &Arc<Statement>,
+        parameters: &[ScalarValue],
+        within: Option<&SessionTransaction>,
     ) -> Result<RecordStream> {
         if statement.scope() != scope {
             return Err(Error::FailedPrecondition(
@@ -228,19 +284,96 @@ impl Engine {
                     .into(),
             ));
         }
+        if let Some(transaction) = within {
+            self.in_scope(scope, transaction)?;
+        }
+        if let Action::Read(reading) = statement.action() {
+            let reads = match within {
+                Some(transaction) => transaction.reads(),
+                None => StatementReads::new(&self.0.backend, scope),
+            };
+            return self.run_reading(scope, reading, parameters, reads).await;
+        }
+        // What a write computes is computed where plans are.
+        let (engine, scope) = (self.clone(), scope.clone());
+        let (statement, parameters) = (Arc::clone(statement), parameters.to_vec());
+        let within = within.cloned();
+        let caller = scope.clone();
+        let work = async move {
+            engine
+                .change(&scope, &statement, &parameters, within.as_ref())
+                .await
+        };
+        self.0.planner.spawn(&caller, work).await
+    }
+
+    async fn change(
+        &self,
+        scope: &Scope,
+        statement: &Statement,
+        parameters: &[ScalarValue],
+        within: Option<&SessionTransaction>,
+    ) -> Result<RecordStream> {
+        match statement.action() {
+            Action::Write(write, checks, rows) => {
+                let query = write::Query {
+                    engine: self,
+                    scope,
+                    rows: rows.as_ref(),
+                    parameters,
+                };
+                let written = write::run(&query, write, checks, within).await?;
+                write::answer(write, written)
+            }
+            Action::Define(define) => {
+                define::run(self, scope, define, parameters, within).await?;
+                Ok(RecordStream::ready(statement.schema(), Vec::new()))
+            }
+            Action::Control(control) => Err(Error::InvalidArgument(format!(
+                "{control:?} is about the transaction of a session, and there is none here: \
+                 begin one through the interface"
+            ))),
+            Action::Read(_) => Err(Error::internal(
+                "the statement cannot be run",
+                "a query among the writes",
+            )),
+        }
+    }
+
+    /// Starts a query on a state of the lanes.
+    async fn run_reading(
+        &self,
+        scope: &Scope,
+        reading: &Arc<Reading>,
+        parameters: &[ScalarValue],
+        reads: StatementReads,
+    ) -> Result<RecordStream> {
         let planner = &self.0.planner;
-        let (engine, statement) = (self.clone(), Arc::clone(statement));
-        let parameters = parameters.to_vec();
+        let (engine, reading) = (self.clone(), Arc::clone(reading));
+        let (scope, parameters) = (scope.clone(), parameters.to_vec());
+        let work = planner.workers().begin(&scope);
         let planning = async move {
             let planner = &engine.0.planner;
-            let logical = statement.bind(planner, &parameters)?;
+            let logical = reading.bind(planner, &parameters)?;
             let logical = windows::asking(logical).map_err(fault::planning)?;
-            let plan = planner.physical(&logical).await?;
-            verify::verify(&plan, statement.scope())?;
+            let plan = match reading.is_in_order() {
+                true => planner.physical_in_order(&logical).await?,
+                false => planner.physical(&logical).await?,
+            };
+            verify::verify(&plan, &scope)?;
+            guard::attach(&plan, &reads);
             Ok(plan)
         };
-        let workers = planner.workers();
-        RecordStream::start(planning, planner.task(), workers, workers.begin(scope)).await
+        RecordStream::start(planning, planner.task(), planner.workers(), work).await
+    }
+
+    fn in_scope(&self, scope: &Scope, transaction: &SessionTransaction) -> Result<()> {
+        if transaction.scope() == scope {
+            return Ok(());
+        }
+        Err(Error::FailedPrecondition(
+            "the transaction was begun under another binding of the session: begin another".into(),
+        ))
     }
 
     /// Every table that the scope sees, by catalog, schema and name.

@@ -4,9 +4,11 @@
 //! A name that another tenant uses and one that nobody uses are answered in the
 //! same words.
 
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::catalog::information_schema::{INFORMATION_SCHEMA, InformationSchemaProvider};
 use datafusion::catalog::{
     CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList,
@@ -25,21 +27,34 @@ use datafusion::logical_expr::{
     AggregateUDF, Expr, HigherOrderUDF, ScalarUDF, TableSource, WindowUDF,
 };
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::sql::planner::{
+    ParserOptions, PlannerContext, SqlToRel, object_name_to_table_reference,
+};
+use datafusion::sql::sqlparser::ast;
 use futures::FutureExt;
 
 use super::SourceReader;
 use super::context::Planner;
-use super::fault::carried;
+use super::fault::{carried, planning};
 use super::guard::{Rows, ScopedTable};
+use super::statement::{parse_expression, parse_one, query_plan};
+use super::stored::{StoredTable, Use};
 use super::system::{CATALOG_SCHEMA, SYSTEM_CATALOG, SystemTable, catalog_tables};
-use crate::catalog::{Catalog, CatalogSnapshot};
+use super::types::ExtensionTypes;
+use super::write::{TARGET, WRITTEN};
+use crate::catalog::{Catalog, CatalogSnapshot, Relation, RelationBody, ViewDefinition};
 use crate::error::Error;
+use crate::table::ChunkCache;
 use crate::tenant::Scope;
 
 /// The catalog of tables whose rows are stored here.
 pub const MUTABLE_CATALOG: &str = "mutable";
 /// The one schema of a file source and of stored tables.
 pub const PUBLIC_SCHEMA: &str = "public";
+
+/// How deep views may read views.
+const VIEWS_MAX: usize = 16;
 
 /// The catalog and schema in which an unqualified name is looked up first.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -68,7 +83,7 @@ pub struct TableEntry {
     pub schema: String,
     /// The table's name.
     pub name: String,
-    /// `TABLE` or `SYSTEM TABLE`.
+    /// `TABLE`, `VIEW` or `SYSTEM TABLE`.
     pub kind: &'static str,
     /// The columns.
     pub arrow_schema: SchemaRef,
@@ -92,7 +107,17 @@ pub(super) fn visible_tables(snapshot: &CatalogSnapshot) -> Vec<TableEntry> {
         kind: "TABLE",
         arrow_schema: Arc::clone(&source.definition.schema),
     });
-    let mut tables: Vec<TableEntry> = system.chain(sources).collect();
+    let stored = snapshot.relations().map(|relation| TableEntry {
+        catalog: MUTABLE_CATALOG.into(),
+        schema: PUBLIC_SCHEMA.into(),
+        name: relation.name.clone(),
+        kind: match relation.body {
+            RelationBody::Table(_) => "TABLE",
+            RelationBody::View(_) => "VIEW",
+        },
+        arrow_schema: relation.schema(),
+    });
+    let mut tables: Vec<TableEntry> = system.chain(sources).chain(stored).collect();
     tables.sort_by(|a, b| (&a.catalog, &a.schema, &a.name).cmp(&(&b.catalog, &b.schema, &b.name)));
     tables
 }
@@ -105,7 +130,24 @@ pub(super) struct Resolver<'a> {
     snapshot: &'a Arc<CatalogSnapshot>,
     catalog: &'a Catalog,
     sources: &'a SourceReader,
+    chunks: &'a ChunkCache,
+    /// What the names of a write's query mean beside tables that are read.
+    target: OnceLock<Target>,
+    written: OnceLock<Arc<Relation>>,
+    /// How many views the names are inside of.
+    views: usize,
+    /// How many tables have been named, in views too.
+    tables: Arc<AtomicUsize>,
     information: OnceLock<InformationSchemaProvider>,
+}
+
+/// What [`TARGET`] means in the query of a write.
+enum Target {
+    /// The table whose rows are changed.
+    Change(Arc<Relation>),
+    /// The table that rows are added to, and the values of the columns that they
+    /// do not name.
+    Insert(Arc<Relation>, HashMap<String, Expr>),
 }
 
 impl<'a> Resolver<'a> {
@@ -116,6 +158,7 @@ impl<'a> Resolver<'a> {
         snapshot: &'a Arc<CatalogSnapshot>,
         catalog: &'a Catalog,
         sources: &'a SourceReader,
+        chunks: &'a ChunkCache,
     ) -> Self {
         Resolver {
             scope,
@@ -124,8 +167,45 @@ impl<'a> Resolver<'a> {
             snapshot,
             catalog,
             sources,
+            chunks,
+            target: OnceLock::new(),
+            written: OnceLock::new(),
+            views: 0,
+            tables: Arc::default(),
             information: OnceLock::new(),
         }
+    }
+
+    /// The query of a view, planned for whoever reads it.
+    fn view(&self, view: &ViewDefinition, name: String) -> Result<ScopedTable, Error> {
+        if self.views >= VIEWS_MAX {
+            return Err(Error::InvalidArgument(format!(
+                "view `{name}` reads other views more than {VIEWS_MAX} deep, or itself: make it of \
+                 tables"
+            )));
+        }
+        let defaults = NameDefaults {
+            catalog: view.catalog.clone(),
+            schema: view.schema_name.clone(),
+        };
+        let mut within = Resolver::new(
+            self.scope,
+            &defaults,
+            self.planner,
+            self.snapshot,
+            self.catalog,
+            self.sources,
+            self.chunks,
+        );
+        within.views = self.views + 1;
+        within.tables = Arc::clone(&self.tables);
+        let plan = query_plan(parse_one(&view.sql)?, &within)?;
+        let schema = Arc::new(Schema::new(plan.schema().fields().clone()));
+        Ok(ScopedTable::new(
+            self.scope,
+            name,
+            Rows::View(Box::new(plan), schema),
+        ))
     }
 
     fn resolve(&self, name: &TableReference) -> Option<ScopedTable> {
@@ -146,6 +226,20 @@ impl<'a> Resolver<'a> {
 
     fn table(&self, catalog: &str, schema: &str, table: &str) -> Option<ScopedTable> {
         let rows = match (catalog, schema) {
+            (catalog, schema) if [catalog, schema, table] == TARGET => {
+                let (relation, use_) = match self.target.get()? {
+                    Target::Change(relation) => (relation, Use::Change),
+                    Target::Insert(relation, defaults) => (relation, Use::Insert(defaults.clone())),
+                };
+                Rows::Stored(StoredTable::new(relation, self.chunks, use_)?)
+            }
+            (catalog, schema) if [catalog, schema, table] == WRITTEN => Rows::Stored(
+                StoredTable::new(self.written.get()?, self.chunks, Use::Read)?,
+            ),
+            (MUTABLE_CATALOG, PUBLIC_SCHEMA) => {
+                let relation = self.snapshot.relation(table)?;
+                Rows::Stored(StoredTable::new(relation, self.chunks, Use::Read)?)
+            }
             (catalog, INFORMATION_SCHEMA) if self.sees_catalog(catalog) => {
                 let provider = self.information().table(table).now_or_never()?.ok()??;
                 Rows::System(SystemTable::Information(provider))
@@ -153,6 +247,7 @@ impl<'a> Resolver<'a> {
             (SYSTEM_CATALOG, CATALOG_SCHEMA) => match table {
                 "sources" => Rows::System(SystemTable::Sources(Arc::clone(self.snapshot))),
                 "models" => Rows::System(SystemTable::Models(self.catalog.clone())),
+                "tables" => Rows::System(SystemTable::Tables(Arc::clone(self.snapshot))),
                 _ => return None,
             },
             (catalog, PUBLIC_SCHEMA) if catalog == table => {
@@ -160,8 +255,167 @@ impl<'a> Resolver<'a> {
             }
             _ => return None,
         };
-        let name = format!("{catalog}.{schema}.{table}");
+        let name = match &rows {
+            Rows::Stored(stored) => format!("{MUTABLE_CATALOG}.{PUBLIC_SCHEMA}.{}", stored.name()),
+            _ => format!("{catalog}.{schema}.{table}"),
+        };
         Some(ScopedTable::new(self.scope, name, rows))
+    }
+
+    /// The relation of the writable lane that a statement names.
+    ///
+    /// # Errors
+    /// `NotFound` where the name means nothing, `PermissionDenied` where it means
+    /// what the scope may read and not define.
+    pub(super) fn owned_relation(&self, name: &ast::ObjectName) -> Result<Arc<Relation>, Error> {
+        let relation = self.relation(name)?;
+        if relation.lane == self.scope.writable() {
+            return Ok(relation);
+        }
+        Err(Error::PermissionDenied(format!(
+            "`{}` is shared by every tenant: only a session that is bound to no tenant can change \
+             what it is",
+            relation.name
+        )))
+    }
+
+    /// The table that a statement adds rows to or changes rows of.
+    pub(super) fn writable_table(&self, name: &ast::ObjectName) -> Result<Arc<Relation>, Error> {
+        let relation = self.relation(name)?;
+        match relation.body {
+            RelationBody::Table(_) => Ok(relation),
+            RelationBody::View(_) => Err(Error::Unimplemented(format!(
+                "view `{}` cannot be written to: write to the tables that it reads",
+                relation.name
+            ))),
+        }
+    }
+
+    fn relation(&self, name: &ast::ObjectName) -> Result<Arc<Relation>, Error> {
+        let name = object_name_to_table_reference(name.clone(), true).map_err(planning)?;
+        let (catalog, schema) = self.place(&name);
+        if (catalog, schema) == (MUTABLE_CATALOG, PUBLIC_SCHEMA)
+            && let Some(relation) = self.snapshot.relation(name.table())
+        {
+            return Ok(Arc::clone(relation));
+        }
+        match self.resolve(&name) {
+            Some(_) => Err(Error::Unimplemented(format!(
+                "`{name}` is not a stored table and cannot be changed: make one with CREATE TABLE"
+            ))),
+            None => Err(self.missing(&name)),
+        }
+    }
+
+    /// The name of a relation that is to be made.
+    pub(super) fn new_name(&self, name: &ast::ObjectName) -> Result<String, Error> {
+        let name = object_name_to_table_reference(name.clone(), true).map_err(planning)?;
+        match self.place(&name) {
+            (MUTABLE_CATALOG, PUBLIC_SCHEMA) => Ok(name.table().to_owned()),
+            (catalog, schema) => Err(Error::InvalidArgument(format!(
+                "tables and views are made in {MUTABLE_CATALOG}.{PUBLIC_SCHEMA}, not in \
+                 {catalog}.{schema}: leave catalog and schema out of the name"
+            ))),
+        }
+    }
+
+    /// The relations of the writable lane.
+    pub(super) fn owned_relations(&self) -> impl Iterator<Item = &Arc<Relation>> {
+        let own = self.scope.writable();
+        self.snapshot
+            .relations()
+            .filter(move |relation| relation.lane == own)
+    }
+
+    /// Where bare names are looked up.
+    pub(super) fn defaults(&self) -> &NameDefaults {
+        self.defaults
+    }
+
+    fn place<'n>(&'n self, name: &'n TableReference) -> (&'n str, &'n str) {
+        (
+            name.catalog().unwrap_or(&self.defaults.catalog),
+            name.schema().unwrap_or(&self.defaults.schema),
+        )
+    }
+
+    /// Lets [`TARGET`] mean the rows of `relation` that the scope may change.
+    pub(super) fn change(&self, relation: &Arc<Relation>) {
+        let _ = self.target.set(Target::Change(Arc::clone(relation)));
+    }
+
+    /// Lets [`TARGET`] mean `relation`, to add rows to.
+    pub(super) fn insert(&self, relation: &Arc<Relation>) -> Result<(), Error> {
+        let mut defaults = HashMap::new();
+        let no_columns = DFSchema::empty();
+        for column in relation
+            .table()
+            .into_iter()
+            .flat_map(|table| &table.columns)
+        {
+            let default = match (&column.default, column.number) {
+                (_, 0) => match self.scope.tenant() {
+                    Some(tenant) => datafusion::logical_expr::lit(tenant.to_string()),
+                    None => continue,
+                },
+                (Some(sql), _) => self.row_expression(sql, &no_columns)?,
+                (None, _) => continue,
+            };
+            defaults.insert(column.field.name().clone(), default);
+        }
+        let _ = self
+            .target
+            .set(Target::Insert(Arc::clone(relation), defaults));
+        Ok(())
+    }
+
+    /// The tenant of rows that the scope adds, as SQL.
+    pub(super) fn own_tenant(&self) -> Result<ast::Expr, Error> {
+        match self.scope.tenant() {
+            Some(tenant) => parse_expression(&format!("'{tenant}'")),
+            None => parse_expression("NULL"),
+        }
+    }
+
+    /// Lets [`WRITTEN`] mean rows of `relation` that were written.
+    pub(super) fn written(&self, relation: &Arc<Relation>) {
+        let _ = self.written.set(Arc::clone(relation));
+    }
+
+    /// `expr` as it is evaluated on batches of `schema`.
+    pub(super) fn physical(
+        &self,
+        expr: Expr,
+        schema: &DFSchema,
+    ) -> Result<Arc<dyn PhysicalExpr>, Error> {
+        self.planner
+            .state()
+            .create_physical_expr(expr, schema)
+            .map_err(planning)
+    }
+
+    /// An expression over the columns of one row.
+    pub(super) fn row_expression(&self, sql: &str, schema: &DFSchema) -> Result<Expr, Error> {
+        self.expression(parse_expression(sql)?, schema)
+    }
+
+    /// As [`Resolver::row_expression`], of an expression that was parsed.
+    pub(super) fn expression(&self, expr: ast::Expr, schema: &DFSchema) -> Result<Expr, Error> {
+        SqlToRel::new_with_options(self, self.parser_options())
+            .sql_to_expr(expr, schema, &mut PlannerContext::new())
+            .map_err(planning)
+    }
+
+    /// How many columns a query has.
+    pub(super) fn width_of(&self, query: &ast::Query) -> Result<usize, Error> {
+        let plan = SqlToRel::new_with_options(self, self.parser_options())
+            .sql_statement_to_plan(ast::Statement::Query(Box::new(query.clone())))
+            .map_err(planning)?;
+        Ok(plan.schema().fields().len())
+    }
+
+    pub(super) fn parser_options(&self) -> ParserOptions {
+        ParserOptions::from(&self.planner.state().config_options().sql_parser)
     }
 
     fn sees_catalog(&self, catalog: &str) -> bool {
@@ -210,6 +464,16 @@ impl<'a> Resolver<'a> {
 
 impl ContextProvider for Resolver<'_> {
     fn get_table_source(&self, name: TableReference) -> Result<Arc<dyn TableSource>> {
+        let named = self.tables.fetch_add(1, Ordering::Relaxed) + 1;
+        self.planner.limits().check_tables(named).map_err(carried)?;
+        let (catalog, schema) = self.place(&name);
+        if (catalog, schema) == (MUTABLE_CATALOG, PUBLIC_SCHEMA)
+            && let Some(relation) = self.snapshot.relation(name.table())
+            && let RelationBody::View(view) = &relation.body
+        {
+            let view = self.view(view, relation.name.clone()).map_err(carried)?;
+            return Ok(provider_as_source(Arc::new(view)));
+        }
         match self.resolve(&name) {
             Some(table) => Ok(provider_as_source(Arc::new(table))),
             None => Err(carried(self.missing(&name))),
@@ -259,7 +523,7 @@ impl ContextProvider for Resolver<'_> {
     }
 
     fn get_type_planner(&self) -> Option<Arc<dyn TypePlanner>> {
-        None
+        Some(Arc::new(ExtensionTypes))
     }
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {

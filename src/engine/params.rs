@@ -127,8 +127,13 @@ pub(super) fn parameter_schema(plan: &LogicalPlan) -> Result<SchemaRef> {
     Ok(Arc::new(Schema::new(fields)))
 }
 
-/// The values cast to the parameters' types.
+/// As [`typed_scalars`], for a plan.
 pub(super) fn typed_values(schema: &Schema, values: &[ScalarValue]) -> Result<ParamValues> {
+    typed_scalars(schema, values).map(ParamValues::from)
+}
+
+/// The values cast to the parameters' types.
+pub(super) fn typed_scalars(schema: &Schema, values: &[ScalarValue]) -> Result<Vec<ScalarValue>> {
     let fields = schema.fields();
     if fields.len() != values.len() {
         let s = |count: usize| if count == 1 { "" } else { "s" };
@@ -141,7 +146,7 @@ pub(super) fn typed_values(schema: &Schema, values: &[ScalarValue]) -> Result<Pa
             if values.len() == 1 { " is" } else { "s are" },
         )));
     }
-    let values = fields
+    fields
         .iter()
         .zip(values)
         .enumerate()
@@ -155,8 +160,7 @@ pub(super) fn typed_values(schema: &Schema, values: &[ScalarValue]) -> Result<Pa
                 ))
             })
         })
-        .collect::<Result<Vec<_>>>()?;
-    Ok(ParamValues::from(values))
+        .collect()
 }
 
 /// NULL for every parameter: what makes the types of a result known before the

@@ -26,7 +26,7 @@ pub struct RecordStream {
     schema: SchemaRef,
     batches: mpsc::Receiver<Result<RecordBatch>>,
     task: Option<AbortOnDropHandle<()>>,
-    _work: AbandonOnDrop,
+    _work: Option<AbandonOnDrop>,
 }
 
 impl RecordStream {
@@ -60,8 +60,28 @@ impl RecordStream {
             schema,
             batches,
             task: Some(task),
-            _work: abandon,
+            _work: Some(abandon),
         })
+    }
+
+    /// Rows that are there already.
+    pub(super) fn ready(schema: SchemaRef, batches: Vec<RecordBatch>) -> Self {
+        let (sender, receiver) = mpsc::channel(batches.len().max(1));
+        for batch in batches {
+            // As many places as batches.
+            let _ = sender.try_send(Ok(batch));
+        }
+        RecordStream {
+            schema,
+            batches: receiver,
+            task: None,
+            _work: None,
+        }
+    }
+
+    /// No rows.
+    pub fn empty(schema: SchemaRef) -> Self {
+        RecordStream::ready(schema, Vec::new())
     }
 
     /// The columns of every batch.

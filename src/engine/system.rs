@@ -1,5 +1,5 @@
 //! The tables that show the server's own records: `jammi.catalog.sources`,
-//! `jammi.catalog.models` and `information_schema`.
+//! `jammi.catalog.models`, `jammi.catalog.tables` and `information_schema`.
 
 use std::sync::{Arc, LazyLock};
 
@@ -10,7 +10,7 @@ use datafusion::common::Result;
 use datafusion::datasource::memory::MemorySourceConfig;
 
 use super::fault::carried;
-use crate::catalog::{Catalog, CatalogSnapshot, Model, Source};
+use crate::catalog::{Catalog, CatalogSnapshot, Model, Relation, RelationBody, Source};
 use crate::error::Error;
 use crate::policy::LanePredicate;
 use crate::source::LaneScan;
@@ -28,6 +28,7 @@ const TENANT_COLUMN: &str = "tenant_id";
 pub(super) enum SystemTable {
     Sources(Arc<CatalogSnapshot>),
     Models(Catalog),
+    Tables(Arc<CatalogSnapshot>),
     /// A table of `information_schema`, made over what its scope sees.
     Information(Arc<dyn TableProvider>),
 }
@@ -55,15 +56,27 @@ static MODELS: LazyLock<SchemaRef> = LazyLock::new(|| {
     ]))
 });
 
+static TABLES: LazyLock<SchemaRef> = LazyLock::new(|| {
+    Arc::new(Schema::new(vec![
+        Field::new("name", DataType::Utf8, false),
+        Field::new(TENANT_COLUMN, DataType::Utf8, true),
+        Field::new("kind", DataType::Utf8, false),
+        Field::new("definition", DataType::Utf8, true),
+        Field::new("created_at", instant(), false),
+        Field::new("altered_at", instant(), false),
+    ]))
+});
+
 fn instant() -> DataType {
     DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()))
 }
 
 /// The tables of `jammi.catalog` and their columns.
-pub(super) fn catalog_tables() -> [(&'static str, SchemaRef); 2] {
+pub(super) fn catalog_tables() -> [(&'static str, SchemaRef); 3] {
     [
         ("models", Arc::clone(&MODELS)),
         ("sources", Arc::clone(&SOURCES)),
+        ("tables", Arc::clone(&TABLES)),
     ]
 }
 
@@ -72,6 +85,7 @@ impl SystemTable {
         match self {
             SystemTable::Sources(_) => Arc::clone(&SOURCES),
             SystemTable::Models(_) => Arc::clone(&MODELS),
+            SystemTable::Tables(_) => Arc::clone(&TABLES),
             SystemTable::Information(table) => table.schema(),
         }
     }
@@ -81,7 +95,7 @@ impl SystemTable {
         scope: &Scope,
     ) -> crate::error::Result<Option<(String, LanePredicate)>> {
         match self {
-            SystemTable::Sources(_) | SystemTable::Models(_) => {
+            SystemTable::Sources(_) | SystemTable::Models(_) | SystemTable::Tables(_) => {
                 let predicate = LanePredicate::new(scope, &DataType::Utf8)?;
                 Ok(Some((TENANT_COLUMN.to_owned(), predicate)))
             }
@@ -106,6 +120,7 @@ impl SystemTable {
                 });
             }
             SystemTable::Sources(snapshot) => source_rows(snapshot.sources()),
+            SystemTable::Tables(snapshot) => table_rows(snapshot.relations()),
             SystemTable::Models(catalog) => {
                 model_rows(&catalog.models(scope, None).await.map_err(carried)?)
             }
@@ -184,6 +199,33 @@ fn model_rows(rows: &[Model]) -> std::result::Result<RecordBatch, arrow::error::
             texts(of().map(|row| row.uri.as_str())),
             texts(of().map(|row| row.metadata.as_str())),
             instants(rows.iter().map(|row| row.registered_at_ms)),
+        ],
+    )
+}
+
+fn table_rows<'a>(
+    relations: impl Iterator<Item = &'a Arc<Relation>>,
+) -> std::result::Result<RecordBatch, arrow::error::ArrowError> {
+    let rows: Vec<&Arc<Relation>> = relations.collect();
+    let kind = |row: &&Arc<Relation>| match row.body {
+        RelationBody::Table(_) => "table",
+        RelationBody::View(_) => "view",
+    };
+    let definition = |row: &&'a Arc<Relation>| match &row.body {
+        RelationBody::Table(_) => None,
+        RelationBody::View(view) => Some(view.sql.as_str()),
+    };
+    RecordBatch::try_new(
+        Arc::clone(&TABLES),
+        vec![
+            texts(rows.iter().map(|row| row.name.as_str())),
+            Arc::new(StringArray::from_iter(
+                rows.iter().map(|row| tenant(row.lane)),
+            )),
+            texts(rows.iter().map(kind)),
+            Arc::new(StringArray::from_iter(rows.iter().map(definition))),
+            instants(rows.iter().map(|row| row.created_at_ms)),
+            instants(rows.iter().map(|row| row.altered_at_ms)),
         ],
     )
 }

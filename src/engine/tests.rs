@@ -71,6 +71,7 @@ async fn unruled(engine: &Engine, scope: &Scope, sql: &str) -> LogicalPlan {
         &snapshot,
         &parts.catalog,
         &parts.sources,
+        &parts.chunks,
     );
     let statement = Parser::parse_sql(&GenericDialect {}, sql)
         .unwrap()

@@ -13,6 +13,7 @@ use datafusion::physical_plan::placeholder_row::PlaceholderRowExec;
 use datafusion::physical_plan::work_table::WorkTableExec;
 
 use super::GuardExec;
+use super::arrival::ArrivalExec;
 use crate::error::{Error, Result};
 use crate::tenant::Scope;
 
@@ -47,6 +48,8 @@ fn reads_no_table(plan: &Arc<dyn ExecutionPlan>) -> bool {
         || plan.is::<WorkTableExec>()
         || plan.is::<LazyMemoryExec>()
         || plan.is::<ExplainExec>()
+        // Values of parameters, as they come.
+        || plan.is::<ArrivalExec>()
         || plan.downcast_ref::<DataSourceExec>().is_some_and(|scan| {
             // VALUES, and DESCRIBE's answer. No memory table can be named by a
             // statement: the resolver makes none.

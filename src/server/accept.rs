@@ -7,6 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -30,6 +31,28 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// The preface of HTTP/2, by which the protocol of a connection is told.
 const FIRST_BYTES: usize = 24;
 
+/// A connection, among all that the process has had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConnectionId(u64);
+
+impl ConnectionId {
+    /// One that no other connection has.
+    pub fn next() -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        ConnectionId(LAST.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// What a request tells of its connection.
+#[derive(Clone, Debug)]
+pub(super) struct ConnectionInfo {
+    pub id: ConnectionId,
+    pub tcp: TcpConnectInfo,
+}
+
+/// Told of each connection that has ended.
+pub(super) type OnEnd = Arc<dyn Fn(ConnectionId) + Send + Sync>;
+
 /// A port that the server listens on.
 pub(super) struct Port {
     name: &'static str,
@@ -39,6 +62,7 @@ pub(super) struct Port {
     full: bool,
     first_bytes_timeout: Duration,
     closing: CancellationToken,
+    on_end: Option<OnEnd>,
 }
 
 impl Port {
@@ -69,7 +93,14 @@ impl Port {
             full: false,
             first_bytes_timeout: Duration::from_millis(limits.first_bytes_timeout_ms),
             closing: CancellationToken::new(),
+            on_end: None,
         })
+    }
+
+    /// Tells `on_end` of every connection that ends.
+    pub fn on_end(mut self, on_end: OnEnd) -> Self {
+        self.on_end = Some(on_end);
+        self
     }
 
     /// The address, with the port that was taken where 0 was asked for.
@@ -130,10 +161,12 @@ impl Port {
 
 /// An accepted connection.
 pub(super) struct Connection {
+    id: ConnectionId,
     stream: TcpStream,
     /// Until the first bytes are here, when they are due.
     first_bytes: Option<(usize, Pin<Box<Sleep>>)>,
     closing: Pin<Box<WaitForCancellationFutureOwned>>,
+    on_end: Option<OnEnd>,
     _permit: OwnedSemaphorePermit,
     _counted: Counted,
 }
@@ -142,9 +175,11 @@ impl Connection {
     fn new(stream: TcpStream, permit: OwnedSemaphorePermit, port: &Port) -> Connection {
         let due = Box::pin(tokio::time::sleep(port.first_bytes_timeout));
         Connection {
+            id: ConnectionId::next(),
             stream,
             first_bytes: Some((0, due)),
             closing: Box::pin(port.closing.clone().cancelled_owned()),
+            on_end: port.on_end.clone(),
             _permit: permit,
             _counted: Counted::new(port.name),
         }
@@ -175,10 +210,21 @@ impl Connection {
 }
 
 impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+    type ConnectInfo = ConnectionInfo;
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
+    fn connect_info(&self) -> ConnectionInfo {
+        ConnectionInfo {
+            id: self.id,
+            tcp: self.stream.connect_info(),
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if let Some(on_end) = &self.on_end {
+            on_end(self.id);
+        }
     }
 }
 

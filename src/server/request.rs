@@ -8,13 +8,13 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
-use tonic::transport::server::TcpConnectInfo;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Version};
 use tower::{Layer, Service};
 use tracing::field::Empty;
 use tracing::{Instrument, Span, info_span};
 use uuid::Uuid;
 
+use super::accept::ConnectionInfo;
 use super::methods;
 
 /// Names the request in responses and in the log.
@@ -52,9 +52,14 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let id = given_id(request.headers()).unwrap_or_else(made_id);
         let span = span_of(&request, &id);
+        if request.version() < Version::HTTP_2 {
+            // Browsers spread their calls over connections that come and go: which of
+            // them it was means nothing.
+            request.extensions_mut().remove::<ConnectionInfo>();
+        }
         let answering = {
             let _entered = span.enter();
             self.inner.call(request)
@@ -73,8 +78,8 @@ where
 fn span_of<Body>(request: &Request<Body>, id: &HeaderValue) -> Span {
     let peer = request
         .extensions()
-        .get::<TcpConnectInfo>()
-        .and_then(TcpConnectInfo::remote_addr)
+        .get::<ConnectionInfo>()
+        .and_then(|connection| connection.tcp.remote_addr())
         .map(tracing::field::display);
     let span = info_span!(
         "request",

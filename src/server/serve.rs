@@ -18,7 +18,7 @@ use tracing::{info, warn};
 
 use super::accept::Port;
 use super::catalog::{Catalogs, SourceRegistration};
-use super::flight::{FlightServer, SessionNames};
+use super::flight::{FlightServer, SessionNames, Transactions};
 use super::health::{HealthService, Readiness};
 use super::http;
 use super::observe::ObserveLayer;
@@ -41,6 +41,8 @@ const HTTP_STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The longest time between two looks for idle sessions.
 const SWEEP_INTERVAL_MAX: Duration = Duration::from_secs(60);
+/// The longest time between two looks for idle transactions.
+const TRANSACTION_SWEEP_INTERVAL_MAX: Duration = Duration::from_secs(10);
 
 /// Makes servers.
 pub struct Server;
@@ -51,6 +53,7 @@ pub struct BoundServer {
     config: JammiConfig,
     engine: Engine,
     sessions: SessionMap,
+    transactions: Transactions,
     readiness: Readiness,
     grpc: Port,
     http: Port,
@@ -72,7 +75,13 @@ impl Server {
         let lock = engine.backend().lock_for_server()?;
         let settings = &config.server;
         let names = ("server.listen", "--listen");
-        let grpc = Port::bind("grpc", &settings.listen, names, settings).await?;
+        let transactions = Transactions::new(&config, Arc::new(SystemClock));
+        let ended = transactions.clone();
+        let grpc = Port::bind("grpc", &settings.listen, names, settings)
+            .await?
+            .on_end(Arc::new(move |connection| {
+                ended.connection_ended(connection)
+            }));
         let names = ("server.http_listen", "--http-listen");
         let http = Port::bind("http", &settings.http_listen, names, settings).await?;
         let sessions = SessionMap::open(
@@ -89,6 +98,7 @@ impl Server {
             config,
             engine,
             sessions,
+            transactions,
             grpc,
             http,
             _lock: lock,
@@ -128,6 +138,17 @@ impl BoundServer {
                 self.http.connections(),
                 http_stop.clone().cancelled_owned(),
             )));
+        let transactions = self.transactions.clone();
+        let idle_transaction = Duration::from_secs(self.config.transactions.idle_timeout_secs);
+        let expiry = async move {
+            let mut sweeps = interval((idle_transaction / 4).min(TRANSACTION_SWEEP_INTERVAL_MAX));
+            sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                sweeps.tick().await;
+                transactions.sweep();
+            }
+        };
+        let _expiry = AbortOnDropHandle::new(tokio::spawn(expiry));
         let upkeep = upkeep(self.sessions.clone(), idle_timeout);
         let upkeep = AbortOnDropHandle::new(tokio::spawn(upkeep));
 
@@ -151,6 +172,7 @@ impl BoundServer {
             }
         };
         grpc_closing.cancel();
+        self.transactions.stop();
         drop(upkeep);
         if let Err(error) = self.sessions.sweep().await {
             warn!(%error, "last uses of sessions were not stored");
@@ -216,9 +238,12 @@ impl BoundServer {
             Principal::trusted_network(),
             self.config.tenancy.anonymous_reads,
         ));
-        let sessions = SessionServiceServer::new(Sessions::new(self.sessions.clone()))
-            .max_decoding_message_size(message_bytes_max)
-            .max_encoding_message_size(message_bytes_max);
+        let sessions = SessionServiceServer::new(Sessions::new(
+            self.sessions.clone(),
+            self.transactions.clone(),
+        ))
+        .max_decoding_message_size(message_bytes_max)
+        .max_encoding_message_size(message_bytes_max);
         let registration = self.source_registration();
         let catalogs = CatalogServiceServer::new(Catalogs::new(self.engine.clone(), registration))
             .max_decoding_message_size(message_bytes_max)
@@ -227,8 +252,13 @@ impl BoundServer {
             self.config.sessions.max,
             Duration::from_secs(self.config.sessions.idle_timeout_secs),
         );
-        let flight =
-            FlightServer::new(self.engine.clone(), Arc::new(names), &self.config)?.into_service();
+        let flight = FlightServer::new(
+            self.engine.clone(),
+            Arc::new(names),
+            self.transactions.clone(),
+            &self.config,
+        )?
+        .into_service();
         let health = HealthServer::new(HealthService::new(self.readiness.clone()));
         let reflection = || {
             Reflection::configure()

@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use tonic::{Request, Response, Status, async_trait};
 
+use super::flight::Transactions;
 use super::proto::session::session_service_server::SessionService;
 use super::proto::session::{
     ClearTenantRequest, ClearTenantResponse, GetTenantRequest, GetTenantResponse, SetTenantRequest,
@@ -15,22 +16,27 @@ use crate::error::{Error, Result};
 use crate::tenant::TenantId;
 
 /// The service over a session map.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Sessions {
     map: SessionMap,
+    transactions: Transactions,
 }
 
 impl Sessions {
-    /// Binds in `map`.
-    pub fn new(map: SessionMap) -> Self {
-        Sessions { map }
+    /// Binds in `map`; what a session has open in `transactions` ends with its
+    /// binding.
+    pub fn new(map: SessionMap, transactions: Transactions) -> Self {
+        Sessions { map, transactions }
     }
 
     async fn set(&self, request: Request<SetTenantRequest>) -> Result<SetTenantResponse> {
         let admitted = Admitted::of(&request)?;
         let session = admitted.require_session()?;
         let tenant = requested_tenant(request.get_ref())?;
-        self.map.bind(admitted.principal(), session, tenant).await?;
+        let principal = admitted.principal();
+        let bound = self.map.bind(principal, session, tenant).await?;
+        self.transactions
+            .rebound(principal, session, bound.generation);
         Ok(SetTenantResponse {
             tenant: Some(message(tenant)),
         })
@@ -39,7 +45,10 @@ impl Sessions {
     async fn clear(&self, request: Request<ClearTenantRequest>) -> Result<ClearTenantResponse> {
         let admitted = Admitted::of(&request)?;
         let session = admitted.require_session()?;
-        self.map.clear(admitted.principal(), session).await?;
+        let principal = admitted.principal();
+        self.map.clear(principal, session).await?;
+        const UNBOUND: u64 = 0;
+        self.transactions.rebound(principal, session, UNBOUND);
         Ok(ClearTenantResponse {})
     }
 }

@@ -70,6 +70,10 @@ fn backend_code(error: &BackendError) -> Code {
         BackendError::Busy { .. } | BackendError::Replaced { .. } | BackendError::Stopping => {
             Code::Unavailable
         }
-        BackendError::Statement(_) | BackendError::Storage { .. } => Code::Internal,
+        BackendError::Ended => Code::FailedPrecondition,
+        // Taken apart where it becomes one of ours.
+        BackendError::Refused(_) | BackendError::Statement(_) | BackendError::Storage { .. } => {
+            Code::Internal
+        }
     }
 }

@@ -466,7 +466,7 @@ async fn wrong_statements_get_one_clear_error() {
         ("SELECT * FROM '/etc/passwd'", "does not exist"),
         ("SELECT nothing", "nothing"),
         ("SELECT 1/0", "zero"),
-        ("INSERT INTO sources VALUES (1)", "INSERT is not served"),
+        ("INSERT INTO sources VALUES (1)", "not a stored table"),
         ("COPY (SELECT 1) TO '/tmp/x.csv'", "COPY"),
         (
             "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION '/etc/passwd'",

@@ -21,3 +21,5 @@ mod pruning;
 mod reads;
 mod server;
 mod session;
+mod tables;
+mod writes;

@@ -134,6 +134,59 @@ fn statements(kind: StatementKind) -> &'static [&'static str] {
         StatementKind::ShowColumns => &["SHOW COLUMNS FROM {t}"],
         StatementKind::ShowTables => &["SHOW TABLES"],
         StatementKind::ShowFunctions => &["SHOW FUNCTIONS"],
+        StatementKind::Insert => &[
+            "INSERT INTO {t} (id) VALUES (7)",
+            "INSERT INTO {t} (id) SELECT 7",
+        ],
+        StatementKind::Update => &["UPDATE {t} SET word = 'changed'"],
+        StatementKind::Delete => &["DELETE FROM {t}", "DELETE FROM {t} WHERE id = 1"],
+        StatementKind::Truncate => &["TRUNCATE {t}"],
+        StatementKind::CreateTable => &[
+            "CREATE TABLE {t} (id INT)",
+            "CREATE TABLE {t} AS SELECT 1 AS id",
+        ],
+        StatementKind::DropTable => &["DROP TABLE {t}"],
+        StatementKind::Merge => &[
+            "MERGE INTO {t} USING (SELECT 1 AS id) s ON {t}.id = s.id WHEN MATCHED THEN DELETE \
+             WHEN NOT MATCHED THEN INSERT (id) VALUES (s.id)",
+        ],
+        StatementKind::AlterTable => &[
+            "ALTER TABLE {t} ADD COLUMN added INT DEFAULT 3",
+            "ALTER TABLE {t} RENAME TO renamed",
+        ],
+        StatementKind::CreateIndex => &["CREATE INDEX {t}_by_word ON {t} (word)"],
+        StatementKind::DropIndex => &["DROP INDEX {t}_index"],
+        StatementKind::CreateView => &["CREATE VIEW {t} AS SELECT 1 AS one"],
+        StatementKind::DropView => &["DROP VIEW {t}_view"],
+        // About no table.
+        StatementKind::Transaction => &[],
+    }
+}
+
+/// What Alice is answered when a statement that is no query names a stored table
+/// of each lane.
+fn table_access(kind: StatementKind) -> Access {
+    match kind {
+        // She has rows of her own in a table that is shared.
+        StatementKind::Insert
+        | StatementKind::Update
+        | StatementKind::Delete
+        | StatementKind::Merge
+        | StatementKind::Truncate => READS,
+        StatementKind::CreateTable | StatementKind::CreateView => CREATES,
+        // The index of a shared table is not looked for.
+        StatementKind::DropIndex => access(Code::Ok, Code::NotFound, Code::NotFound),
+        StatementKind::DropTable
+        | StatementKind::AlterTable
+        | StatementKind::CreateIndex
+        | StatementKind::DropView => WRITES,
+        StatementKind::Query
+        | StatementKind::Explain
+        | StatementKind::Describe
+        | StatementKind::ShowColumns
+        | StatementKind::ShowTables
+        | StatementKind::ShowFunctions
+        | StatementKind::Transaction => READS,
     }
 }
 
@@ -358,7 +411,7 @@ async fn rpcs_of_a_session_touch_that_session_alone() {
 async fn statements_of_every_kind_meet_each_lane_as_an_own_or_a_missing_table() {
     let world = World::new().await;
     let mut alice = Client::connect(&world.server, Some("alice")).await;
-    for kind in StatementKind::ALL {
+    for kind in StatementKind::ALL.into_iter().filter(|kind| kind.reads()) {
         for sql in statements(kind) {
             if !sql.contains("{t}") {
                 let rows = alice.query(sql).await.unwrap();
@@ -382,4 +435,64 @@ async fn statements_of_every_kind_meet_each_lane_as_an_own_or_a_missing_table() 
         }
     }
     world.server.stop().await;
+}
+
+/// Stored tables, of which Bob's and the shared rows stay as they are whatever
+/// Alice sends.
+#[tokio::test]
+async fn statements_about_stored_tables_meet_each_lane_as_the_table_says() {
+    let server = TestServer::start().await;
+    let mut sessions = server.sessions().await;
+    bind(&mut sessions, "alice", ALICE).await.unwrap();
+    bind(&mut sessions, "bob", BOB).await.unwrap();
+    let mut alice = Client::connect(&server, Some("alice")).await;
+    let mut bob = Client::connect(&server, Some("bob")).await;
+    let mut operator = Client::connect(&server, None).await;
+    for kind in StatementKind::ALL {
+        let expected = table_access(kind);
+        for (number, sql) in statements(kind).iter().enumerate() {
+            let name = |lane: &str| format!("{lane}_{kind:?}_{number}").to_lowercase();
+            let about = |lane: &str| sql.replace("{t}", &name(lane));
+            for (lane, owner) in [
+                ("own", &mut alice),
+                ("global", &mut operator),
+                ("foreign", &mut bob),
+            ] {
+                let table = name(lane);
+                for made in [
+                    format!("CREATE TABLE {table} (id INT, word TEXT)"),
+                    format!("INSERT INTO {table} VALUES (1, '{lane}')"),
+                    format!("CREATE INDEX {table}_index ON {table} (id)"),
+                    format!("CREATE VIEW {table}_view AS SELECT * FROM {table}"),
+                ] {
+                    owner.query(&made).await.unwrap();
+                }
+            }
+            for (lane, expected) in [
+                ("own", expected.own),
+                ("global", expected.global),
+                ("foreign", expected.foreign),
+            ] {
+                if !sql.contains("{t}") {
+                    continue;
+                }
+                let answer = alice.query(&about(lane)).await;
+                assert_eq!(code(&answer), expected, "{}: {answer:?}", about(lane));
+                if expected == Code::NotFound {
+                    let missing = alice.query(&about("missing")).await.unwrap_err();
+                    let alike = missing.message().replace("missing", lane);
+                    assert_eq!(answer.unwrap_err().message(), alike, "{sql}");
+                }
+            }
+            for (lane, owner) in [("global", &mut operator), ("foreign", &mut bob)] {
+                let kept = format!("SELECT id, word FROM {}", name(lane));
+                let rows = format!("{:?}", owner.query(&kept).await.unwrap());
+                assert!(
+                    rows.contains(lane) && !rows.contains("changed"),
+                    "{sql}: {rows}"
+                );
+            }
+        }
+    }
+    server.stop().await;
 }

@@ -4,7 +4,11 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use arrow::array::AsArray;
+use arrow::datatypes::Int64Type;
 use jammi_db::server::proto::session::session_service_client::SessionServiceClient;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
@@ -13,7 +17,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 
-use crate::harness::{ALICE, bind, bound, http1};
+use crate::client::Client;
+use crate::harness::{ALICE, BOB, bind, bound, http1};
 use crate::server::list_services;
 
 /// A server in a process of its own.
@@ -166,6 +171,76 @@ async fn an_acknowledged_binding_survives_a_kill() {
     assert_eq!(tenant.as_deref(), Some(ALICE));
     server.signal("-TERM").await;
     assert_eq!(server.end().await.0, Some(0));
+}
+
+/// Inserts batches of three rows until the server is gone, and says how many were
+/// acknowledged.
+async fn insert_until_killed(mut client: Client, first: usize, acknowledged: Arc<AtomicUsize>) {
+    for batch in first.. {
+        let sql = format!("INSERT INTO log VALUES ({batch}, 0), ({batch}, 1), ({batch}, 2)");
+        if client.query(&sql).await.is_err() {
+            return;
+        }
+        acknowledged.store(batch, Ordering::SeqCst);
+    }
+}
+
+/// The batches that a tenant has, none of which is there in part.
+async fn whole_batches(client: &mut Client) -> Vec<i64> {
+    let sql = "SELECT batch, count(DISTINCT part) FROM log GROUP BY batch ORDER BY batch";
+    let rows = client.query(sql).await.unwrap();
+    let parts = rows.column(1).as_primitive::<Int64Type>().values();
+    assert!(parts.iter().all(|parts| *parts == 3), "{parts:?}");
+    let batches = rows.column(0).as_primitive::<Int64Type>().values();
+    batches.to_vec()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn acknowledged_rows_survive_a_kill_and_no_statement_is_there_in_part() {
+    let dir = tempfile::tempdir().unwrap();
+    let tenants = [("alice", ALICE), ("bob", BOB)];
+    let mut kept = [0_usize; 2];
+    for round in 0..4 {
+        let mut server = Process::start(&mut command(dir.path())).await;
+        let mut writers = Vec::new();
+        let mut acknowledged = Vec::new();
+        for (at, (session, tenant)) in tenants.into_iter().enumerate() {
+            let mut client = Client::over(server.channel().await, Some(session));
+            client.bind(tenant).await;
+            if round == 0 {
+                let table =
+                    "CREATE TABLE log (batch BIGINT, part BIGINT, PRIMARY KEY (batch, part))";
+                client.query(table).await.unwrap();
+            }
+            let batches = whole_batches(&mut client).await;
+            let expected: Vec<i64> = (1..=batches.len() as i64).collect();
+            assert_eq!(batches, expected);
+            // The last one may have been committed without an answer.
+            assert!(
+                [kept[at], kept[at] + 1].contains(&batches.len()),
+                "{kept:?} {at}"
+            );
+            let done = Arc::new(AtomicUsize::new(batches.len()));
+            acknowledged.push(Arc::clone(&done));
+            writers.push(tokio::spawn(insert_until_killed(
+                client,
+                batches.len() + 1,
+                done,
+            )));
+        }
+        // Kills at another point of the work each time.
+        let enough = kept[0] + 3 + 7 * round;
+        while acknowledged[0].load(Ordering::SeqCst) < enough {
+            tokio::task::yield_now().await;
+        }
+        server.child.kill().await.unwrap();
+        for writer in writers {
+            writer.await.unwrap();
+        }
+        for (kept, acknowledged) in kept.iter_mut().zip(&acknowledged) {
+            *kept = acknowledged.load(Ordering::SeqCst);
+        }
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
-//! The actions: preparing and closing statements, and session options.
+//! The actions: preparing and closing statements, transactions, and session
+//! options.
 
-use arrow_flight::sql::{Any, ProstMessageExt};
+use arrow_flight::sql::{ActionBeginTransactionRequest, Any, ProstMessageExt};
 use arrow_flight::{Action, ActionType};
 use bytes::Bytes;
 use prost::Message;
@@ -9,21 +10,43 @@ use crate::error::{Error, Result};
 use crate::server::tenant::Admitted;
 
 use super::session_options::{self, CloseSessionRequest, GetSessionOptionsRequest};
+use super::transactions::Party;
 use super::{Caller, FlightServer, now_ms};
 
 const CREATE_PREPARED_STATEMENT: &str = "CreatePreparedStatement";
 const CLOSE_PREPARED_STATEMENT: &str = "ClosePreparedStatement";
+const BEGIN_TRANSACTION: &str = "BeginTransaction";
+const END_TRANSACTION: &str = "EndTransaction";
+const BEGIN_SAVEPOINT: &str = "BeginSavepoint";
+const END_SAVEPOINT: &str = "EndSavepoint";
 
 /// The actions that are served, and what each does.
-const SERVED: [(&str, &str); 5] = [
+const SERVED: [(&str, &str); 9] = [
     (
         CREATE_PREPARED_STATEMENT,
-        "Prepares a query. ActionCreatePreparedStatementRequest -> \
+        "Prepares a statement. ActionCreatePreparedStatementRequest -> \
          ActionCreatePreparedStatementResult",
     ),
     (
         CLOSE_PREPARED_STATEMENT,
         "Closes a prepared statement. ActionClosePreparedStatementRequest -> nothing",
+    ),
+    (
+        BEGIN_TRANSACTION,
+        "Begins a transaction. ActionBeginTransactionRequest -> ActionBeginTransactionResult",
+    ),
+    (
+        END_TRANSACTION,
+        "Commits a transaction or rolls it back. ActionEndTransactionRequest -> nothing",
+    ),
+    (
+        BEGIN_SAVEPOINT,
+        "Sets a savepoint in a transaction. ActionBeginSavepointRequest -> \
+         ActionBeginSavepointResult",
+    ),
+    (
+        END_SAVEPOINT,
+        "Releases a savepoint or rolls back to it. ActionEndSavepointRequest -> nothing",
     ),
     (
         session_options::SET,
@@ -36,7 +59,8 @@ const SERVED: [(&str, &str); 5] = [
     ),
     (
         session_options::CLOSE,
-        "Ends a connection's use of its session, which stays as it is for others. \
+        "Ends a connection's use of its session, which stays as it is for others: what the \
+         connection has open of transactions is rolled back. \
          CloseSessionRequest -> CloseSessionResult",
     ),
 ];
@@ -77,13 +101,32 @@ impl FlightServer {
             }
             session_options::CLOSE => {
                 let CloseSessionRequest {} = decode(name, &action.body)?;
+                self.transactions.closed(&Party::of(&admitted));
                 Ok(Some(session_options::closed().encode_to_vec().into()))
             }
-            "BeginTransaction" | "EndTransaction" | "BeginSavepoint" | "EndSavepoint" => {
-                Err(Error::Unimplemented(format!(
-                    "action {name} is not served, since there are no transactions: let every \
-                     statement commit by itself"
-                )))
+            BEGIN_TRANSACTION => {
+                let ActionBeginTransactionRequest {} = unpack(name, &action.body)?;
+                let caller = Caller::admit(admitted)?;
+                let result = self.begin_transaction(&caller)?;
+                Ok(Some(result.as_any().encode_to_vec().into()))
+            }
+            END_TRANSACTION => {
+                let request = unpack(name, &action.body)?;
+                let caller = Caller::admit(admitted)?;
+                self.end_transaction(&caller, request).await?;
+                Ok(None)
+            }
+            BEGIN_SAVEPOINT => {
+                let request = unpack(name, &action.body)?;
+                let caller = Caller::admit(admitted)?;
+                let result = self.begin_savepoint(&caller, request).await?;
+                Ok(Some(result.as_any().encode_to_vec().into()))
+            }
+            END_SAVEPOINT => {
+                let request = unpack(name, &action.body)?;
+                let caller = Caller::admit(admitted)?;
+                self.end_savepoint(&caller, request).await?;
+                Ok(None)
             }
             "CreatePreparedSubstraitPlan" => Err(Error::Unimplemented(format!(
                 "action {name} is not served: prepare the query as SQL"

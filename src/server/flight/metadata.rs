@@ -9,19 +9,20 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, Int32Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow_flight::error::FlightError;
 use arrow_flight::sql::metadata::{
     GetCatalogsBuilder, GetDbSchemasBuilder, GetTablesBuilder, SqlInfoData, XdbcTypeInfoData,
 };
 use arrow_flight::sql::{
-    Command, CommandGetCatalogs, CommandGetDbSchemas, CommandGetSqlInfo, CommandGetTableTypes,
-    CommandGetTables, CommandGetXdbcTypeInfo,
+    Command, CommandGetCatalogs, CommandGetDbSchemas, CommandGetPrimaryKeys, CommandGetSqlInfo,
+    CommandGetTableTypes, CommandGetTables, CommandGetXdbcTypeInfo,
 };
 
+use crate::catalog::CatalogSnapshot;
 use crate::config::JammiConfig;
-use crate::engine::{Engine, TableEntry};
+use crate::engine::{Engine, MUTABLE_CATALOG, PUBLIC_SCHEMA, TableEntry};
 use crate::error::{Error, Result};
 use crate::tenant::Scope;
 
@@ -29,7 +30,7 @@ use super::like::LikePattern;
 use super::{sql_info, type_info, unserved};
 
 /// The kinds of tables there are.
-const TABLE_TYPES: [&str; 2] = ["SYSTEM TABLE", "TABLE"];
+const TABLE_TYPES: [&str; 3] = ["SYSTEM TABLE", "TABLE", "VIEW"];
 
 /// A command that asks for metadata.
 #[derive(Debug)]
@@ -55,9 +56,9 @@ pub(super) enum CatalogCommand {
     Catalogs,
     DbSchemas(CommandGetDbSchemas),
     Tables(CommandGetTables),
-    /// Of a table. Sources declare no keys, so there are none to tell apart.
-    PrimaryKeys,
-    /// From a table, to it, or between two.
+    /// Of a table.
+    PrimaryKeys(CommandGetPrimaryKeys),
+    /// From a table, to it, or between two. No table refers to another.
     ForeignKeys,
 }
 
@@ -77,7 +78,9 @@ impl MetadataCommand {
             Command::CommandGetCatalogs(CommandGetCatalogs {}) => catalog(CatalogCommand::Catalogs),
             Command::CommandGetDbSchemas(command) => catalog(CatalogCommand::DbSchemas(command)),
             Command::CommandGetTables(command) => catalog(CatalogCommand::Tables(command)),
-            Command::CommandGetPrimaryKeys(_) => catalog(CatalogCommand::PrimaryKeys),
+            Command::CommandGetPrimaryKeys(command) => {
+                catalog(CatalogCommand::PrimaryKeys(command))
+            }
             Command::CommandGetExportedKeys(_)
             | Command::CommandGetImportedKeys(_)
             | Command::CommandGetCrossReference(_) => catalog(CatalogCommand::ForeignKeys),
@@ -131,7 +134,7 @@ pub(super) fn schema(command: &CatalogCommand) -> SchemaRef {
         CatalogCommand::Catalogs => GetCatalogsBuilder::new().schema(),
         CatalogCommand::DbSchemas(_) => db_schemas_builder().schema(),
         CatalogCommand::Tables(command) => tables_builder(command.include_schema).schema(),
-        CatalogCommand::PrimaryKeys => PRIMARY_KEYS.clone(),
+        CatalogCommand::PrimaryKeys(_) => PRIMARY_KEYS.clone(),
         CatalogCommand::ForeignKeys => FOREIGN_KEYS.clone(),
     }
 }
@@ -146,10 +149,47 @@ pub(super) async fn answer(
         CatalogCommand::Catalogs => catalogs(&engine.tables(scope).await?),
         CatalogCommand::DbSchemas(command) => db_schemas(&engine.tables(scope).await?, &command),
         CatalogCommand::Tables(command) => tables(&engine.tables(scope).await?, &command),
-        // Whether the table exists or not.
-        CatalogCommand::PrimaryKeys => Ok(RecordBatch::new_empty(PRIMARY_KEYS.clone())),
+        CatalogCommand::PrimaryKeys(command) => {
+            primary_keys(&*engine.catalog().snapshot(scope).await?, &command)
+        }
         CatalogCommand::ForeignKeys => Ok(RecordBatch::new_empty(FOREIGN_KEYS.clone())),
     }
+}
+
+/// The primary key of the stored table that `command` names; sources have none,
+/// and neither has what does not exist.
+fn primary_keys(
+    snapshot: &CatalogSnapshot,
+    command: &CommandGetPrimaryKeys,
+) -> Result<RecordBatch> {
+    let is_here =
+        |given: &Option<String>, only: &str| given.as_deref().is_none_or(|given| given == only);
+    let table = snapshot
+        .relation(&command.table)
+        .filter(|_| is_here(&command.catalog, MUTABLE_CATALOG))
+        .filter(|_| is_here(&command.db_schema, PUBLIC_SCHEMA))
+        .and_then(|relation| relation.table());
+    let key = table.and_then(|table| Some((table, table.primary_key()?)));
+    let Some((table, key)) = key else {
+        return Ok(RecordBatch::new_empty(PRIMARY_KEYS.clone()));
+    };
+    let columns = table.index_columns(key);
+    let repeated = |text: &str| -> ArrayRef {
+        let texts = std::iter::repeat_n(text, columns.len());
+        Arc::new(StringArray::from_iter_values(texts))
+    };
+    RecordBatch::try_new(
+        PRIMARY_KEYS.clone(),
+        vec![
+            repeated(MUTABLE_CATALOG),
+            repeated(PUBLIC_SCHEMA),
+            repeated(&command.table),
+            Arc::new(StringArray::from_iter_values(&columns)),
+            repeated(&key.name),
+            Arc::new(Int32Array::from_iter_values(1..=columns.len() as i32)),
+        ],
+    )
+    .map_err(|error| Error::internal("the metadata cannot be put together", error))
 }
 
 fn catalogs(entries: &[TableEntry]) -> Result<RecordBatch> {
@@ -337,7 +377,7 @@ mod tests {
                 "table_type: utf8 not null",
             ),
             (
-                schema(&CatalogCommand::PrimaryKeys),
+                schema(&CatalogCommand::PrimaryKeys(Default::default())),
                 "catalog_name: utf8, db_schema_name: utf8, table_name: utf8 not null, \
                  column_name: utf8 not null, key_name: utf8, key_sequence: int32 not null",
             ),

@@ -1,14 +1,15 @@
-//! Flight SQL, the reading core.
+//! Flight SQL.
 //!
 //! `service` takes a call apart, and this file finds the room that answers it:
-//! `statement` runs SQL, `prepared` what is prepared, `metadata` tells what
-//! exists, `action` does the rest. What passes between two calls is in handles
+//! `statement` runs SQL, `prepared` what is prepared, `update` takes what clients
+//! put, `transaction` what they say of transactions, `metadata` tells what exists,
+//! `action` does the rest. What passes between two calls is in handles
 //! that the client keeps, sealed by `ticket`; rows leave through `encode`.
 //!
 //! Architecture invariant: a call acts as the interceptor admitted it. A call
 //! that carries no admission is refused, and nothing below this file sees a
-//! header. Deliberately absent: writes, transactions and Substrait, each of which
-//! is refused by name.
+//! header. What writes runs once for each ticket. Deliberately absent: Substrait,
+//! which is refused by name.
 
 mod action;
 mod encode;
@@ -16,12 +17,16 @@ mod like;
 mod metadata;
 mod parameters;
 mod prepared;
+mod rows;
 mod service;
 mod session_options;
 mod sql_info;
 mod statement;
 mod ticket;
+mod transaction;
+mod transactions;
 mod type_info;
+mod update;
 pub(crate) mod wire;
 
 use std::pin::Pin;
@@ -31,9 +36,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use arrow_flight::flight_service_server::FlightServiceServer;
-use arrow_flight::sql::{Any, Command, DoPutPreparedStatementResult};
+use arrow_flight::sql::{Any, Command};
 use arrow_flight::{FlightData, FlightDescriptor, FlightEndpoint, FlightInfo, Ticket};
+use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
 use prost::Message;
 use tonic::{Code, Status, Streaming};
 
@@ -44,6 +52,7 @@ use crate::server::tenant::Admitted;
 use crate::tenant::{Scope, SessionId};
 
 pub use session_options::SessionNames;
+pub use transactions::Transactions;
 
 use encode::FlightStream;
 use metadata::{MetadataCommand, ServerInfo};
@@ -56,6 +65,9 @@ const HANDLE_SHARE: usize = 5;
 /// The messages' worth of parameters that are kept for clients that do not take
 /// the handle which binding answers with.
 const BOUND_MESSAGES_MAX: u64 = 4;
+/// The tickets of statements that write which are kept until they are used. The
+/// oldest is refused for one more.
+const UNUSED_TICKETS_MAX: u64 = 100_000;
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 type MessageStream = Answers<FlightData>;
@@ -66,16 +78,25 @@ pub struct FlightServer {
     names: Arc<SessionNames>,
     sealer: Sealer,
     bound_parameters: BoundParameters,
+    transactions: Transactions,
+    /// The tickets of statements that write, until they are used.
+    unused_tickets: Cache<u64, ()>,
     server_info: ServerInfo,
     handle_ttl: Duration,
     handle_bytes_max: usize,
     message_bytes_max: usize,
+    put_timeout: Duration,
 }
 
 impl FlightServer {
-    /// A service over `engine` whose sessions keep their name defaults in `names`.
-    /// Handles are sealed with a new key, and those of an earlier server refused.
-    pub fn new(engine: Engine, names: Arc<SessionNames>, config: &JammiConfig) -> Result<Self> {
+    /// A service over `engine` whose sessions keep their name defaults in `names` and
+    /// their transactions in `transactions`. Handles are sealed with a new key, and those of an earlier server refused.
+    pub fn new(
+        engine: Engine,
+        names: Arc<SessionNames>,
+        transactions: Transactions,
+        config: &JammiConfig,
+    ) -> Result<Self> {
         let message_bytes_max = config.server.message_bytes_max;
         let handle_bytes_max = message_bytes_max / HANDLE_SHARE;
         let handle_ttl = Duration::from_secs(config.server.handle_ttl_secs);
@@ -85,10 +106,17 @@ impl FlightServer {
             names,
             sealer: Sealer::new(handle_bytes_max),
             bound_parameters: BoundParameters::new(bound_bytes_max, handle_ttl),
+            transactions,
+            unused_tickets: Cache::builder()
+                .max_capacity(UNUSED_TICKETS_MAX)
+                .eviction_policy(EvictionPolicy::lru())
+                .time_to_live(handle_ttl)
+                .build(),
             server_info: ServerInfo::new(config)?,
             handle_ttl,
             handle_bytes_max,
             message_bytes_max,
+            put_timeout: Duration::from_millis(config.server.put_timeout_ms),
         })
     }
 
@@ -193,11 +221,7 @@ impl FlightServer {
         }
     }
 
-    async fn put(
-        &self,
-        admitted: Admitted,
-        mut messages: Streaming<FlightData>,
-    ) -> Result<DoPutPreparedStatementResult> {
+    async fn put(&self, admitted: Admitted, mut messages: Streaming<FlightData>) -> Result<Bytes> {
         let first = messages.message().await.map_err(broken_off)?;
         let Some(first) = first else {
             return Err(Error::InvalidArgument(
@@ -209,15 +233,30 @@ impl FlightServer {
                 "the first message has no flight descriptor: send one that says what is put".into(),
             ));
         };
-        match command(&descriptor.cmd)? {
+        let command = command(&descriptor.cmd)?;
+        let rest = messages.map(|message| message.map_err(broken_off));
+        let messages = stream::iter([Ok(first)]).chain(rest);
+        let written = match command {
             Command::CommandPreparedStatementQuery(command) => {
                 let caller = Caller::admit(admitted)?;
-                let rest = messages.map(|message| message.map_err(broken_off));
-                let messages = stream::iter([Ok(first)]).chain(rest);
-                self.bind_prepared(&caller, command, messages).await
+                let bound = self.bind_prepared(&caller, command, messages).await?;
+                return Ok(bound.encode_to_vec().into());
             }
-            other => Err(unserved(&other)),
-        }
+            Command::CommandStatementUpdate(command) => {
+                let caller = Caller::admit(admitted)?;
+                self.update(&caller, command).await?
+            }
+            Command::CommandPreparedStatementUpdate(command) => {
+                let caller = Caller::admit(admitted)?;
+                self.update_prepared(&caller, command, messages).await?
+            }
+            Command::CommandStatementIngest(command) => {
+                let caller = Caller::admit(admitted)?;
+                self.ingest(&caller, command, messages).await?
+            }
+            other => return Err(unserved(&other)),
+        };
+        Ok(written.encode_to_vec().into())
     }
 }
 
@@ -274,7 +313,7 @@ fn unserved(command: &Command) -> Error {
     let why = match command {
         Command::CommandStatementUpdate(_)
         | Command::CommandPreparedStatementUpdate(_)
-        | Command::CommandStatementIngest(_) => "nothing can be written: send queries alone",
+        | Command::CommandStatementIngest(_) => "put it with DoPut",
         Command::CommandStatementSubstraitPlan(_) => "send the query as SQL",
         Command::Unknown(_) => {
             return Error::InvalidArgument(format!(

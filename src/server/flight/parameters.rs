@@ -1,37 +1,23 @@
 //! Parameters of prepared statements: one row of Arrow data from the client,
 //! matched to a statement by position.
 //!
-//! The row's bytes are a stranger's. [`check_message`] looks at every length that
-//! a message claims before the Arrow reader acts on it, since that reader
-//! allocates what it is told to; a reader that panics all the same is an error of
-//! the request.
+//! The row's bytes are a stranger's: `rows` reads them.
 
-use std::future::ready;
-use std::panic::AssertUnwindSafe;
-
-use arrow::array::{Array, ArrayRef, RecordBatch};
-use arrow::compute::{CastOptions, can_cast_types, cast, cast_with_options};
-use arrow::datatypes::{DataType, Schema};
+use arrow::array::RecordBatch;
+use arrow::datatypes::Schema;
 use arrow::error::ArrowError;
-use arrow::ipc;
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 use arrow_flight::FlightData;
-use arrow_flight::decode::FlightRecordBatchStream;
-use arrow_flight::error::FlightError;
 use bytes::Bytes;
 use datafusion::common::ScalarValue;
-use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
+use futures::{Stream, TryStreamExt};
 
+use crate::engine::{Texts, converted};
 use crate::error::{Error, Result};
 
+use super::rows::{self, unreadable};
 use super::wire;
-
-/// What every message costs beside its bytes, so that a stream of empty ones
-/// ends too.
-const MESSAGE_OVERHEAD_BYTES: usize = 64;
-/// What stands for the length of a buffer that compression did not shrink.
-const NOT_COMPRESSED: i64 = -1;
 
 /// Reads the one row of `messages`, or `None` when they hold no row or no
 /// column. Ends with an error as soon as there is a second row, or more than
@@ -40,33 +26,12 @@ pub(super) async fn read_row<S>(messages: S, bytes_max: usize) -> Result<Option<
 where
     S: Stream<Item = Result<FlightData>> + Send + 'static,
 {
-    let mut total = 0_usize;
-    let checked = messages
-        .map(move |message| {
-            let message = message?;
-            total = total
-                .saturating_add(message.data_header.len() + message.data_body.len())
-                .saturating_add(MESSAGE_OVERHEAD_BYTES);
-            if total > bytes_max {
-                return Err(Error::ResourceExhausted(format!(
-                    "the parameters have more than {bytes_max} bytes: send less, or raise \
-                     server.message_bytes_max"
-                )));
-            }
-            check_message(&message, bytes_max)?;
-            Ok(message)
-        })
-        // A message without a header carries the descriptor alone.
-        .try_filter(|message| ready(!message.data_header.is_empty()))
-        .map_err(|error| FlightError::ExternalError(Box::new(error)));
-    let mut batches = FlightRecordBatchStream::new_from_flight_data(checked);
+    let mut batches = rows::decoded(rows::within(messages, bytes_max), bytes_max, Some(1));
     let mut row = None;
     loop {
-        let next = AssertUnwindSafe(batches.next()).catch_unwind().await;
-        let Some(batch) = next.map_err(|_| unreadable("the arrow data is malformed"))? else {
+        let Some(batch) = batches.try_next().await? else {
             return Ok(row);
         };
-        let batch = batch.map_err(of_flight)?;
         if batch.num_columns() == 0 || batch.num_rows() == 0 {
             continue;
         }
@@ -122,7 +87,7 @@ pub(super) fn bind(parameters: &Schema, row: Option<&RecordBatch>) -> Result<Vec
         .zip(columns)
         .enumerate()
         .map(|(index, (field, column))| {
-            let value = converted(column, field.data_type()).map_err(|why| {
+            let value = converted(column, field.data_type(), Texts::Parsed).map_err(|why| {
                 Error::InvalidArgument(format!(
                     "parameter {} is {} where {} is expected{why}",
                     index + 1,
@@ -136,125 +101,10 @@ pub(super) fn bind(parameters: &Schema, row: Option<&RecordBatch>) -> Result<Vec
         .collect()
 }
 
-/// `column` in type `wanted`, or what to say after the two types.
-fn converted(column: &ArrayRef, wanted: &DataType) -> Result<ArrayRef, &'static str> {
-    let given = column.data_type();
-    // A statement that does not tell a parameter's type takes any.
-    if given == wanted || *wanted == DataType::Null {
-        return Ok(column.clone());
-    }
-    if !can_cast_types(given, wanted) {
-        return Err(": bind a value of that type");
-    }
-    let strict = CastOptions {
-        safe: false,
-        ..CastOptions::default()
-    };
-    let unfit = ", and the value does not fit it: bind a value of that type";
-    let value = cast_with_options(column, wanted, &strict).map_err(|_| unfit)?;
-    if is_exact_by_nature(given, wanted) {
-        return Ok(value);
-    }
-    match cast(&value, given) {
-        Ok(back) if back.to_data() == column.to_data() => Ok(value),
-        _ => Err(unfit),
-    }
-}
-
-/// Whether a conversion either fails or keeps what was meant: a text is parsed,
-/// and a float of another width is the nearest one.
-fn is_exact_by_nature(given: &DataType, wanted: &DataType) -> bool {
-    fn plain(data_type: &DataType) -> &DataType {
-        match data_type {
-            DataType::Dictionary(_, values) => values,
-            other => other,
-        }
-    }
-    let (given, wanted) = (plain(given), plain(wanted));
-    given.is_null()
-        || given.is_string()
-        || given.is_binary()
-        || (given.is_floating() && wanted.is_floating())
-}
-
-/// Refuses lengths that the reader must not believe.
-fn check_message(message: &FlightData, bytes_max: usize) -> Result<()> {
-    if message.data_header.is_empty() {
-        return Ok(());
-    }
-    let header = ipc::root_as_message(&message.data_header)
-        .map_err(|error| unreadable(&error.to_string()))?;
-    let batch = match header.header_type() {
-        ipc::MessageHeader::RecordBatch => header.header_as_record_batch(),
-        ipc::MessageHeader::DictionaryBatch => {
-            let dictionary = header.header_as_dictionary_batch();
-            dictionary.and_then(|dictionary| dictionary.data())
-        }
-        _ => return Ok(()),
-    };
-    let Some(batch) = batch else {
-        return Err(unreadable("a batch without content"));
-    };
-    if header.header_type() == ipc::MessageHeader::RecordBatch && batch.length() > 1 {
-        return Err(second_row());
-    }
-    let held = |length: i64| usize::try_from(length).is_ok_and(|length| length <= bytes_max);
-    let nodes = batch.nodes().into_iter().flatten();
-    if !nodes
-        .copied()
-        .all(|node| held(node.length()) && held(node.null_count()))
-    {
-        return Err(unreadable("a column's length is out of range"));
-    }
-    let mut decompressed = 0_usize;
-    for buffer in batch.buffers().into_iter().flatten() {
-        let Some(bytes) = slice(&message.data_body, buffer) else {
-            return Err(unreadable("a buffer lies outside of its message"));
-        };
-        if batch.compression().is_some() && !bytes.is_empty() {
-            let claimed = bytes
-                .first_chunk()
-                .map(|length| i64::from_le_bytes(*length));
-            decompressed = match claimed {
-                Some(NOT_COMPRESSED) => decompressed,
-                Some(claimed) if held(claimed) => decompressed.saturating_add(claimed as usize),
-                _ => return Err(unreadable("a compressed buffer's length is out of range")),
-            };
-            if decompressed > bytes_max {
-                return Err(unreadable(
-                    "the compressed buffers' lengths are out of range",
-                ));
-            }
-        }
-    }
-    Ok(())
-}
-
-fn slice<'a>(body: &'a [u8], buffer: &ipc::Buffer) -> Option<&'a [u8]> {
-    let start = usize::try_from(buffer.offset()).ok()?;
-    let length = usize::try_from(buffer.length()).ok()?;
-    body.get(start..start.checked_add(length)?)
-}
-
-fn second_row() -> Error {
+pub(super) fn second_row() -> Error {
     Error::InvalidArgument(
         "a query takes one row of parameters, and more were sent: run it once for each row".into(),
     )
-}
-
-fn unreadable(why: &str) -> Error {
-    Error::InvalidArgument(format!("the parameters cannot be read: {why}"))
-}
-
-/// Our own error where there is one in `error`, else one of reading.
-fn of_flight(error: FlightError) -> Error {
-    match error {
-        FlightError::ExternalError(error) => match error.downcast::<Error>() {
-            Ok(own) => *own,
-            Err(other) => unreadable(&other.to_string()),
-        },
-        other => unreadable(&other.to_string()),
-    }
 }
 
 #[cfg(test)]
@@ -262,12 +112,12 @@ mod tests {
     use std::sync::Arc;
 
     use arrow::array::{
-        BooleanArray, Date32Array, Float64Array, Int64Array, NullArray, StringArray,
-        TimestampMicrosecondArray,
+        Array, ArrayRef, BooleanArray, Date32Array, Float64Array, Int64Array, NullArray,
+        StringArray, TimestampMicrosecondArray,
     };
-    use arrow::datatypes::{Field, TimeUnit};
-    use arrow::ipc::CompressionType;
+    use arrow::datatypes::{DataType, Field, TimeUnit};
     use arrow::ipc::writer::IpcWriteOptions;
+    use arrow::ipc::{self, CompressionType};
     use arrow_flight::encode::FlightDataEncoderBuilder;
     use futures::stream;
     use proptest::prelude::*;

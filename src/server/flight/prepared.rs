@@ -20,9 +20,10 @@ use futures::Stream;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
-use crate::error::Result;
+use crate::engine::Statement;
+use crate::error::{Error, Result};
 
-use super::statement::{refuse_transaction, schema_message};
+use super::statement::schema_message;
 use super::ticket::{Content, Kind};
 use super::{Caller, FlightServer, MessageStream, parameters, wire};
 
@@ -53,7 +54,7 @@ impl BoundParameters {
     }
 
     /// A number that no other handle has.
-    fn next_serial(&self) -> u64 {
+    pub fn next_serial(&self) -> u64 {
         self.serial.fetch_add(1, Ordering::Relaxed)
     }
 }
@@ -66,15 +67,19 @@ impl FlightServer {
         caller: &Caller,
         request: ActionCreatePreparedStatementRequest,
     ) -> Result<ActionCreatePreparedStatementResult> {
-        refuse_transaction(request.transaction_id.as_ref())?;
         let content = Content {
             serial: self.bound_parameters.next_serial(),
-            ..self.content(caller, request.query)
+            ..self.content(caller, request.query, request.transaction_id.as_ref())?
         };
-        let statement = self.prepare(caller, &content).await?;
+        let statement = self.prepare_or_control(caller, &content).await?;
+        // Clients take what has no schema here for an update, and send it by DoPut.
+        let dataset_schema = match statement.yields_rows() {
+            true => schema_message(&wire::plain_schema(&statement.schema()))?,
+            false => Bytes::new(),
+        };
         Ok(ActionCreatePreparedStatementResult {
             prepared_statement_handle: self.seal_prepared(caller, content)?,
-            dataset_schema: schema_message(&wire::plain_schema(&statement.schema()))?,
+            dataset_schema,
             parameter_schema: schema_message(&wire::plain_schema(&statement.parameter_schema()))?,
         })
     }
@@ -93,8 +98,9 @@ impl FlightServer {
         let opened = self
             .sealer
             .open(&caller.holder(), Kind::Prepared, caller.now_ms, &handle)?;
-        let row = parameters::read_row(messages, self.handle_bytes_max).await?;
         let mut content = opened.content;
+        self.succeed(caller, &mut content)?;
+        let row = parameters::read_row(messages, self.handle_bytes_max).await?;
         content.parameters = match &row {
             Some(row) => {
                 let statement = self.prepare(caller, &content).await?;
@@ -120,7 +126,7 @@ impl FlightServer {
         command: CommandPreparedStatementQuery,
         descriptor: FlightDescriptor,
     ) -> Result<FlightInfo> {
-        let content = self.open_prepared(caller, &command)?;
+        let content = self.open_prepared(caller, &command.prepared_statement_handle)?;
         self.statement_info(caller, content, descriptor).await
     }
 
@@ -130,7 +136,7 @@ impl FlightServer {
         caller: &Caller,
         command: CommandPreparedStatementQuery,
     ) -> Result<SchemaRef> {
-        let content = self.open_prepared(caller, &command)?;
+        let content = self.open_prepared(caller, &command.prepared_statement_handle)?;
         self.statement_schema(caller, &content).await
     }
 
@@ -140,8 +146,15 @@ impl FlightServer {
         caller: &Caller,
         command: CommandPreparedStatementQuery,
     ) -> Result<MessageStream> {
-        let content = self.open_prepared(caller, &command)?;
-        self.run(caller, &content).await
+        let content = self.open_prepared(caller, &command.prepared_statement_handle)?;
+        let reads = |statement: &Statement| match statement.kind().reads() {
+            true => Ok(()),
+            false => Err(Error::FailedPrecondition(
+                "a statement that writes is run by a ticket, once: ask for one with GetFlightInfo"
+                    .into(),
+            )),
+        };
+        self.run(caller, &content, reads).await
     }
 
     /// Forgets what is kept for a handle. A handle that has expired or whose
@@ -157,12 +170,9 @@ impl FlightServer {
         Ok(())
     }
 
-    fn open_prepared(
-        &self,
-        caller: &Caller,
-        command: &CommandPreparedStatementQuery,
-    ) -> Result<Content> {
-        let handle = &command.prepared_statement_handle;
+    /// The statement of a handle, with what was bound to it, in a transaction that
+    /// is open.
+    pub(super) fn open_prepared(&self, caller: &Caller, handle: &Bytes) -> Result<Content> {
         let opened = self
             .sealer
             .open(&caller.holder(), Kind::Prepared, caller.now_ms, handle)?;
@@ -170,6 +180,7 @@ impl FlightServer {
         if content.parameters.is_none() {
             content.parameters = self.bound_parameters.rows.get(&opened.id);
         }
+        self.succeed(caller, &mut content)?;
         Ok(content)
     }
 

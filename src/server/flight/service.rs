@@ -11,7 +11,6 @@ use arrow_flight::{
     Ticket,
 };
 use futures::stream;
-use prost::Message;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -101,10 +100,8 @@ impl FlightService for FlightServer {
     ) -> Result<Response<Self::DoPutStream>, Status> {
         let (admitted, messages) = take_apart(request)?;
         let result = self.put(admitted, messages).await;
-        let result = result.map_err(|error| to_status(&error))?;
-        Ok(Response::new(one(PutResult {
-            app_metadata: result.encode_to_vec().into(),
-        })))
+        let app_metadata = result.map_err(|error| to_status(&error))?;
+        Ok(Response::new(one(PutResult { app_metadata })))
     }
 
     async fn do_action(

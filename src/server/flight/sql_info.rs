@@ -37,38 +37,48 @@ fn server(infos: &mut SqlInfoDataBuilder, config: &JammiConfig) {
     infos.append(SqlInfo::FlightSqlServerName, "Jammi");
     infos.append(SqlInfo::FlightSqlServerVersion, env!("CARGO_PKG_VERSION"));
     infos.append(SqlInfo::FlightSqlServerArrowVersion, ARROW_VERSION);
-    infos.append(SqlInfo::FlightSqlServerReadOnly, true);
+    infos.append(SqlInfo::FlightSqlServerReadOnly, false);
     infos.append(SqlInfo::FlightSqlServerSql, true);
     infos.append(SqlInfo::FlightSqlServerSubstrait, false);
     // More than none makes clients begin a transaction as they connect.
     infos.append(
         SqlInfo::FlightSqlServerTransaction,
-        SqlSupportedTransaction::None as i32,
+        SqlSupportedTransaction::Savepoint as i32,
     );
     infos.append(SqlInfo::FlightSqlServerCancel, false);
-    infos.append(SqlInfo::FlightSqlServerBulkIngestion, false);
-    infos.append(SqlInfo::FlightSqlServerIngestTransactionsSupported, false);
+    infos.append(SqlInfo::FlightSqlServerBulkIngestion, true);
+    infos.append(SqlInfo::FlightSqlServerIngestTransactionsSupported, true);
     infos.append(
         SqlInfo::FlightSqlServerStatementTimeout,
         i32::try_from(timeout_ms).unwrap_or(i32::MAX),
     );
-    infos.append(SqlInfo::FlightSqlServerTransactionTimeout, 0);
+    let idle_ms = config.transactions.idle_timeout_secs.saturating_mul(1000);
+    infos.append(
+        SqlInfo::FlightSqlServerTransactionTimeout,
+        i32::try_from(idle_ms).unwrap_or(i32::MAX),
+    );
     infos.append(SqlInfo::SqlDdlCatalog, false);
     infos.append(SqlInfo::SqlDdlSchema, false);
-    infos.append(SqlInfo::SqlDdlTable, false);
+    infos.append(SqlInfo::SqlDdlTable, true);
     infos.append(SqlInfo::SqlAllTablesAreSelectable, true);
-    infos.append(SqlInfo::SqlTransactionsSupported, false);
+    infos.append(SqlInfo::SqlTransactionsSupported, true);
     // Bigint where the standard says int32: JDBC reads no other.
     infos.append(
         SqlInfo::SqlDefaultTransactionIsolation,
-        i64::from(SqlTransactionIsolationLevel::SqlTransactionNone as i32),
+        i64::from(SqlTransactionIsolationLevel::SqlTransactionSerializable as i32),
     );
-    let isolation = mask(&[SqlTransactionIsolationLevel::SqlTransactionNone as i32]);
+    // What is asked for is given, and more.
+    let isolation = mask(&[
+        SqlTransactionIsolationLevel::SqlTransactionReadUncommitted as i32,
+        SqlTransactionIsolationLevel::SqlTransactionReadCommitted as i32,
+        SqlTransactionIsolationLevel::SqlTransactionRepeatableRead as i32,
+        SqlTransactionIsolationLevel::SqlTransactionSerializable as i32,
+    ]);
     infos.append(SqlInfo::SqlSupportedTransactionsIsolationLevels, isolation);
     infos.append(SqlInfo::SqlDataDefinitionCausesTransactionCommit, false);
     infos.append(SqlInfo::SqlDataDefinitionsInTransactionsIgnored, false);
-    infos.append(SqlInfo::SqlBatchUpdatesSupported, false);
-    infos.append(SqlInfo::SqlSavepointsSupported, false);
+    infos.append(SqlInfo::SqlBatchUpdatesSupported, true);
+    infos.append(SqlInfo::SqlSavepointsSupported, true);
 }
 
 fn names(infos: &mut SqlInfoDataBuilder) {
@@ -127,7 +137,7 @@ fn statements(infos: &mut SqlInfoDataBuilder) {
         SupportedSqlGrammar::SqlCoreGrammar as i32,
     ];
     infos.append(SqlInfo::SqlSupportedGrammar, mask(&grammar));
-    // Entry level asks for data manipulation, which is not served.
+    // Entry level asks for GRANT, which is not served.
     infos.append(SqlInfo::SqlAnsi92SupportedLevel, 0);
     let joins = [
         SqlOuterJoinsSupportLevel::SqlLimitedOuterJoins as i32,
@@ -428,14 +438,15 @@ mod tests {
     }
 
     #[test]
-    fn unknown_codes_are_left_out_and_no_transaction_is_promised() {
+    fn unknown_codes_are_left_out_and_savepoints_are_promised() {
         let command = CommandGetSqlInfo {
             info: vec![8, 10_000],
         };
         let some = command.into_builder(&infos()).build().unwrap();
         assert_eq!(some.num_rows(), 1);
         let value = some.column(1).as_union().value(0);
-        assert_eq!(value.as_primitive::<Int32Type>().value(0), 0);
+        let savepoints = SqlSupportedTransaction::Savepoint as i32;
+        assert_eq!(value.as_primitive::<Int32Type>().value(0), savepoints);
         assert_eq!(value.len(), 1);
     }
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use prost::Message;
 use prost_types::Timestamp;
 
-use crate::engine::Statement;
+use crate::engine::{RecordStream, SessionTransaction, Statement};
 use crate::error::{Error, Result};
 
 use super::ticket::{Content, Kind};
@@ -23,31 +23,51 @@ impl FlightServer {
         caller: &Caller,
         command: CommandStatementQuery,
     ) -> Result<Content> {
-        refuse_transaction(command.transaction_id.as_ref())?;
-        Ok(self.content(caller, command.query))
+        self.content(caller, command.query, command.transaction_id.as_ref())
     }
 
-    /// `sql` with the names that the caller's session looks bare names up in.
-    pub(super) fn content(&self, caller: &Caller, sql: String) -> Content {
+    /// `sql` with the names that the caller's session looks bare names up in, in
+    /// the transaction that `id` names.
+    pub(super) fn content(
+        &self,
+        caller: &Caller,
+        sql: String,
+        id: Option<&Bytes>,
+    ) -> Result<Content> {
+        let transaction = self.named_transaction(caller, id)?;
         let names = self.names.get(&caller.admitted, caller.now_ms);
-        Content {
+        Ok(Content {
             sql,
             catalog: names.catalog.clone(),
             schema: names.schema.clone(),
             parameters: None,
             serial: 0,
-        }
+            transaction,
+        })
     }
 
-    /// The plan of `content`.
+    /// The plan of `content` as its transaction sees what there is.
     pub(super) async fn prepare(
         &self,
         caller: &Caller,
         content: &Content,
     ) -> Result<Arc<Statement>> {
+        let within = match self.transaction_of(caller, content)? {
+            Some(open) => Some(open.transaction()?),
+            None => None,
+        };
+        self.prepare_within(caller, content, within.as_ref()).await
+    }
+
+    pub(super) async fn prepare_within(
+        &self,
+        caller: &Caller,
+        content: &Content,
+        within: Option<&SessionTransaction>,
+    ) -> Result<Arc<Statement>> {
         let names = content.names();
         self.engine
-            .prepare(&caller.scope, &names, &content.sql)
+            .prepare_within(&caller.scope, &names, &content.sql, within)
             .await
     }
 
@@ -57,7 +77,7 @@ impl FlightServer {
         caller: &Caller,
         content: &Content,
     ) -> Result<SchemaRef> {
-        let statement = self.prepare(caller, content).await?;
+        let statement = self.prepare_or_control(caller, content).await?;
         Ok(wire::plain_schema(&statement.schema()))
     }
 
@@ -65,12 +85,16 @@ impl FlightServer {
     pub(super) async fn statement_info(
         &self,
         caller: &Caller,
-        content: Content,
+        mut content: Content,
         descriptor: FlightDescriptor,
     ) -> Result<FlightInfo> {
-        let statement = self.prepare(caller, &content).await?;
+        let statement = self.prepare_or_control(caller, &content).await?;
         // A wrong parameter is told here, before a client waits for rows.
         bound(&statement, &content)?;
+        if !statement.kind().reads() {
+            content.serial = self.bound_parameters.next_serial();
+            self.unused_tickets.insert(content.serial, ());
+        }
         let expires_ms = self.expiry_ms(caller.now_ms);
         let handle = self
             .sealer
@@ -81,11 +105,17 @@ impl FlightServer {
         let ticket = Ticket::new(ticket.as_any().encode_to_vec());
         let mut endpoint = FlightEndpoint::new().with_ticket(ticket);
         endpoint.expiration_time = Some(timestamp(expires_ms));
-        info(
+        let mut info = info(
             &wire::plain_schema(&statement.schema()),
             endpoint,
             descriptor,
-        )
+        )?;
+        if !statement.kind().reads() {
+            // A client that knows the columns may fetch in its own time, and send
+            // what comes after the write before it. Without them it fetches first.
+            info.schema = Bytes::new();
+        }
+        Ok(info)
     }
 
     /// Runs what `handle`, a ticket's content, stands for.
@@ -93,25 +123,80 @@ impl FlightServer {
         let opened = self
             .sealer
             .open(&caller.holder(), Kind::Ticket, caller.now_ms, handle)?;
-        self.run(caller, &opened.content).await
+        let content = opened.content;
+        let once = |statement: &Statement| {
+            if statement.kind().reads() || self.unused_tickets.remove(&content.serial).is_some() {
+                return Ok(());
+            }
+            Err(Error::FailedPrecondition(
+                "the ticket was used before, and what writes runs once: ask for another with \
+                 GetFlightInfo"
+                    .into(),
+            ))
+        };
+        self.run(caller, &content, once).await
     }
 
-    /// Runs `content`.
-    pub(super) async fn run(&self, caller: &Caller, content: &Content) -> Result<MessageStream> {
-        let statement = self.prepare(caller, content).await?;
-        let values = bound(&statement, content)?;
-        let rows = self
-            .engine
-            .execute(&caller.scope, &statement, &values)
-            .await?;
+    /// Runs `content`, if `admit` lets its statement pass.
+    pub(super) async fn run(
+        &self,
+        caller: &Caller,
+        content: &Content,
+        admit: impl FnOnce(&Statement) -> Result<()> + Send,
+    ) -> Result<MessageStream> {
+        let (statement, rows) = self.answer(caller, content, admit).await?;
         let actual = rows.schema();
         let sent = wire::announced_schema(&statement.schema(), &actual);
         Ok(self.messages(rows, &actual, sent))
     }
+
+    /// The rows that `content` answers with. What writes has written when this
+    /// returns.
+    pub(super) async fn answer(
+        &self,
+        caller: &Caller,
+        content: &Content,
+        admit: impl FnOnce(&Statement) -> Result<()> + Send,
+    ) -> Result<(Arc<Statement>, RecordStream)> {
+        if let Some(statement) = self.control_of(caller, content).await? {
+            admit(&statement)?;
+            let rows = self.control(caller, content, &statement).await?;
+            return Ok((statement, rows));
+        }
+        let Some(open) = self.transaction_of(caller, content)? else {
+            let statement = self.prepare_within(caller, content, None).await?;
+            let values = bound(&statement, content)?;
+            admit(&statement)?;
+            let rows = self
+                .engine
+                .execute(&caller.scope, &statement, &values)
+                .await?;
+            return Ok((statement, rows));
+        };
+        let mut running = self.transactions.enter(&open).await?;
+        let transaction = running.transaction().clone();
+        let statement = self
+            .prepare_within(caller, content, Some(&transaction))
+            .await?;
+        let values = bound(&statement, content)?;
+        admit(&statement)?;
+        if !statement.kind().reads() {
+            running.writes();
+        }
+        let rows = self
+            .engine
+            .execute_within(&caller.scope, &statement, &values, Some(&transaction))
+            .await;
+        running.finish();
+        Ok((statement, rows?))
+    }
 }
 
 /// The values of `content`'s parameters in the types that `statement` takes.
-fn bound(statement: &Statement, content: &Content) -> Result<Vec<datafusion::common::ScalarValue>> {
+pub(super) fn bound(
+    statement: &Statement,
+    content: &Content,
+) -> Result<Vec<datafusion::common::ScalarValue>> {
     let row = content.parameters.as_deref().map(parameters::from_ipc);
     parameters::bind(&statement.parameter_schema(), row.transpose()?.as_ref())
 }
@@ -140,16 +225,6 @@ pub(super) fn schema_message(schema: &Schema) -> Result<Bytes> {
         },
     )?;
     Ok(bytes)
-}
-
-/// There are no transactions to take part in.
-pub(super) fn refuse_transaction(transaction: Option<&Bytes>) -> Result<()> {
-    match transaction {
-        Some(id) if !id.is_empty() => Err(Error::Unimplemented(
-            "transactions are not supported: leave transaction_id unset".into(),
-        )),
-        _ => Ok(()),
-    }
 }
 
 fn timestamp(ms: u64) -> Timestamp {

@@ -33,6 +33,10 @@ pub(super) enum Kind {
     Ticket = 1,
     /// A prepared statement, with or without parameters.
     Prepared = 2,
+    /// A transaction: its number is all the content.
+    Transaction = 3,
+    /// A savepoint of a transaction: its name is the text.
+    Savepoint = 4,
 }
 
 /// The statement that a handle stands for.
@@ -53,6 +57,9 @@ pub(super) struct Content {
     /// Tells two handles of one statement apart.
     #[prost(uint64, tag = "5")]
     pub serial: u64,
+    /// The number of the transaction that it is part of.
+    #[prost(uint64, optional, tag = "6")]
+    pub transaction: Option<u64>,
 }
 
 impl Content {
@@ -164,6 +171,20 @@ impl Sealer {
         Ok(Opened { content, id })
     }
 
+    /// The content of `handle`, if it is one of ours, unchanged, of `kind`, and
+    /// issued to the session of `holder` under whatever binding.
+    pub fn open_of_session(
+        &self,
+        holder: &Holder<'_>,
+        kind: Kind,
+        handle: &[u8],
+    ) -> Option<Content> {
+        let (claims, _) = self.authentic(kind, handle).ok()?;
+        let of_session = claims.principal == holder.scope.principal().name()
+            && claims.session.as_deref() == holder.session;
+        claims.content.filter(|_| of_session)
+    }
+
     /// The id of `handle` if it is one of ours, whoever shows it and whenever.
     pub fn id(&self, kind: Kind, handle: &[u8]) -> Result<[u8; MAC_BYTES]> {
         self.authentic(kind, handle).map(|(_, id)| id)
@@ -261,6 +282,7 @@ mod tests {
             schema: "public".into(),
             parameters: Some(Bytes::from_static(b"row")),
             serial: 3,
+            transaction: None,
         }
     }
 

@@ -5,7 +5,7 @@ use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use arrow_flight::sql::metadata::{XdbcTypeInfo, XdbcTypeInfoData, XdbcTypeInfoDataBuilder};
 use arrow_flight::sql::{Nullable, Searchable, XdbcDataType, XdbcDatetimeSubcode};
 
-use crate::engine::TableEntry;
+use crate::engine::{MUTABLE_CATALOG, TableEntry};
 use crate::error::{Error, Result};
 
 use super::wire;
@@ -53,7 +53,8 @@ fn described(table: &TableEntry, field: &Field) -> Field {
     let flag = |set: bool| String::from(if set { "1" } else { "0" });
     tell("IS_AUTO_INCREMENT", flag(false));
     tell("IS_CASE_SENSITIVE", flag(data_type.is_string()));
-    tell("IS_READ_ONLY", flag(true));
+    let is_stored = table.catalog == MUTABLE_CATALOG && table.kind == "TABLE";
+    tell("IS_READ_ONLY", flag(!is_stored));
     tell("IS_SEARCHABLE", flag(true));
     field.clone().with_metadata(metadata)
 }

@@ -13,6 +13,7 @@ use tonic::{Request, Status};
 
 use super::SessionMap;
 use crate::error::{Error, Result};
+use crate::server::accept::{ConnectionId, ConnectionInfo};
 use crate::server::status::to_status;
 use crate::tenant::{Principal, Scope, SessionId, TenantId};
 
@@ -28,6 +29,7 @@ pub struct Admitted {
     tenant: Option<TenantId>,
     generation: u64,
     anonymous_reads: bool,
+    connection: Option<ConnectionId>,
 }
 
 impl Admitted {
@@ -82,6 +84,11 @@ impl Admitted {
         self.generation
     }
 
+    /// The connection that the request came by.
+    pub fn connection(&self) -> Option<ConnectionId> {
+        self.connection
+    }
+
     /// The session, for what makes no sense without one.
     ///
     /// # Errors
@@ -130,15 +137,18 @@ impl TenantInterceptor {
             tenant: bound.map(|bound| bound.tenant),
             generation: bound.map_or(0, |bound| bound.generation),
             anonymous_reads: self.anonymous_reads,
+            connection: None,
         })
     }
 }
 
 impl Interceptor for TenantInterceptor {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        let admitted = self
+        let mut admitted = self
             .admit(request.metadata())
             .map_err(|error| to_status(&error))?;
+        let connection = request.extensions().get::<ConnectionInfo>();
+        admitted.connection = connection.map(|connection| connection.id);
         request.extensions_mut().insert(admitted);
         Ok(request)
     }

@@ -141,23 +141,15 @@ def test_a_wrong_statement_is_told_what_is_wrong(cursor, sql, says):
 @pytest.mark.parametrize(
     "sql",
     [
-        "INSERT INTO t VALUES (1)",
-        "UPDATE t SET a = 1",
-        "DELETE FROM t",
-        "MERGE INTO t USING s ON t.a = s.a WHEN MATCHED THEN DELETE",
-        "TRUNCATE TABLE t",
         "COPY t TO '/tmp/t.parquet'",
-        "CREATE TABLE t (a INT)",
-        "CREATE VIEW v AS SELECT 1",
         "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION '/etc/passwd'",
-        "DROP TABLE t",
+        "CREATE FUNCTION f() RETURNS INT RETURN 1",
         "EXPLAIN ANALYZE INSERT INTO t VALUES (1)",
         "SET datafusion.execution.batch_size = 1",
         "PREPARE p AS SELECT 1",
-        "BEGIN",
     ],
 )
-def test_what_does_more_than_read_is_refused(cursor, sql):
+def test_what_is_not_served_is_refused(cursor, sql):
     with pytest.raises((NotSupportedError, ProgrammingError)) as error:
         rows(cursor, sql)
     kind = sql.removeprefix("EXPLAIN ANALYZE ").split()[0]
@@ -167,22 +159,8 @@ def test_what_does_more_than_read_is_refused(cursor, sql):
     assert rows(cursor, "SELECT 1") == [(1,)]
 
 
-def test_updates_are_refused_by_every_route(cursor):
-    for attempt in (
-        lambda: cursor.executemany("INSERT INTO t VALUES (?)", [(1,), (2,)]),
-        lambda: cursor.executescript("SELECT 1; SELECT 2"),
-        lambda: cursor.adbc_ingest("t", pa.table({"a": [1]}), mode="create"),
-    ):
-        with pytest.raises(NotSupportedError) as error:
-            attempt()
-        assert "nothing can be written: send queries alone" in str(error.value) or (
-            "INSERT is not served" in str(error.value)
-        )
-    assert rows(cursor, "SELECT 1") == [(1,)]
-
-
 def test_executemany_of_a_query_is_refused_clearly(cursor):
-    with pytest.raises(NotSupportedError, match="nothing can be written: send queries alone"):
+    with pytest.raises(ProgrammingError, match="the statement is a query"):
         cursor.executemany("SELECT ?", [(1,), (2,)])
 
 
@@ -261,7 +239,7 @@ def test_the_schema_of_a_table(client, alice, notes):
 
 def test_table_types_and_information(client, alice):
     with client(alice).connect() as connection:
-        assert connection.adbc_get_table_types() == ["SYSTEM TABLE", "TABLE"]
+        assert connection.adbc_get_table_types() == ["SYSTEM TABLE", "TABLE", "VIEW"]
         info = connection.adbc_get_info()
         assert info["vendor_name"] == "Jammi"
         assert info["vendor_version"]
@@ -301,12 +279,12 @@ def test_no_session_option_reaches_the_tenant(client, alice, bob, notes):
 
 def test_connections_open_with_and_without_autocommit(client, alice):
     session = client(alice)
-    with session.connect(autocommit=True) as connection, connection.cursor() as cursor:
-        assert rows(cursor, "SELECT 1") == [(1,)]
-    with pytest.warns(match="Cannot disable autocommit"):
-        connection = session.connect(autocommit=False)
-    with connection, connection.cursor() as cursor:
-        assert rows(cursor, "SELECT 1") == [(1,)]
+    for autocommit in (True, False):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            connection = session.connect(autocommit=autocommit)
+        with connection, connection.cursor() as cursor:
+            assert rows(cursor, "SELECT 1") == [(1,)]
 
 
 def test_a_connection_without_a_session_reads_what_is_shared(server, notes):
@@ -320,8 +298,7 @@ def test_a_connection_without_a_session_reads_what_is_shared(server, notes):
 def test_closing_a_connection_leaves_its_siblings_bound(client, alice, notes):
     session = client(alice)
     first, second = session.connect(), session.connect()
-    with pytest.warns(match="Cannot disable autocommit"):
-        clone = first.adbc_clone()
+    clone = first.adbc_clone()
     expected = [("a1",), ("a2",), ("shared",)]
     titles = f"SELECT title FROM {notes} ORDER BY id"
     with first.cursor() as cursor:

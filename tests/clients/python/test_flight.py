@@ -63,10 +63,11 @@ def test_actions_are_listed_truthfully(flights, client, alice):
     session = client(alice)
     listed = {action.type for action in flights.list_actions(options(session))}
     assert listed == {
-        "ClosePreparedStatement", "CloseSession", "CreatePreparedStatement",
-        "GetSessionOptions", "SetSessionOptions",
+        "BeginSavepoint", "BeginTransaction", "ClosePreparedStatement", "CloseSession",
+        "CreatePreparedStatement", "EndSavepoint", "EndTransaction", "GetSessionOptions",
+        "SetSessionOptions",
     }
-    for action in ("BeginTransaction", "CancelQuery", "CancelFlightInfo", "nope"):
+    for action in ("CancelQuery", "CancelFlightInfo", "nope"):
         with pytest.raises(NotImplementedError, match="is not served"):
             list(flights.do_action(flight.Action(action, b""), options(session)))
 

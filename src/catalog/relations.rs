@@ -1,0 +1,251 @@
+//! The `relations` table of a lane: its tables and views.
+//!
+//! Invariant: every statement holds the lane's predicate, `tenant_id IS ?`.
+//! Writes are the caller's to put into one transaction with the storage of the
+//! rows, so that a table is recorded and made together.
+
+use std::sync::Arc;
+
+use rusqlite::{OptionalExtension, Row, named_params};
+
+use super::relation::{TableDefinition, TableDetails, ViewDefinition, ViewDetails};
+use super::{Relation, RelationBody, schema_ipc};
+use crate::backend::{BackendError, Transaction};
+use crate::tenant::Lane;
+
+const COLUMNS: &str = "id, name, kind, schema_ipc, details, revision, created_at_ms, altered_at_ms";
+
+/// A relation that is not recorded yet.
+#[derive(Clone, Debug)]
+pub(crate) struct NewRelation {
+    pub lane: Lane,
+    pub name: String,
+    pub body: RelationBody,
+    pub revision: i64,
+    pub at_ms: i64,
+}
+
+/// Every relation of the lane, by name.
+pub(crate) fn all(transaction: &Transaction<'_>) -> Result<Vec<Arc<Relation>>, BackendError> {
+    let mut statement = transaction.connection().prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM relations WHERE tenant_id IS :tenant_id ORDER BY name"
+    ))?;
+    let rows = statement.query_map(
+        named_params! {":tenant_id": transaction.tenant_id()},
+        StoredRow::read,
+    )?;
+    rows.map(|row| Ok(Arc::new(row?.decode(transaction)?)))
+        .collect()
+}
+
+/// Records a relation, unless the lane has the name: then `None`.
+pub(crate) fn insert(
+    transaction: &Transaction<'_>,
+    new: NewRelation,
+) -> Result<Option<Relation>, BackendError> {
+    transaction.assert_tenant_matches(new.lane.tenant())?;
+    if id_of(transaction, &new.name)?.is_some() {
+        return Ok(None);
+    }
+    let stored = Stored::of(&new.body)?;
+    transaction
+        .connection()
+        .prepare_cached(
+            "INSERT INTO relations (tenant_id, name, kind, schema_ipc, details, revision,
+                 created_at_ms, altered_at_ms)
+             VALUES (:tenant_id, :name, :kind, :schema_ipc, :details, :revision, :at_ms, :at_ms)",
+        )?
+        .execute(named_params! {
+            ":tenant_id": new.lane.tenant().map(|tenant| tenant.to_string()),
+            ":name": new.name,
+            ":kind": stored.kind,
+            ":schema_ipc": stored.schema_ipc,
+            ":details": stored.details,
+            ":revision": new.revision,
+            ":at_ms": new.at_ms,
+        })?;
+    Ok(Some(Relation {
+        id: transaction.connection().last_insert_rowid(),
+        lane: new.lane,
+        name: new.name,
+        body: new.body,
+        revision: new.revision,
+        created_at_ms: new.at_ms,
+        altered_at_ms: new.at_ms,
+    }))
+}
+
+/// Gives the relation of an id another name and definition; `false` when the
+/// lane has none of the id.
+pub(crate) fn update(
+    transaction: &Transaction<'_>,
+    relation: &Relation,
+) -> Result<bool, BackendError> {
+    transaction.assert_tenant_matches(relation.lane.tenant())?;
+    let stored = Stored::of(&relation.body)?;
+    let updated = transaction
+        .connection()
+        .prepare_cached(
+            "UPDATE relations SET name = :name, kind = :kind, schema_ipc = :schema_ipc,
+                 details = :details, revision = :revision, altered_at_ms = :altered_at_ms
+             WHERE tenant_id IS :tenant_id AND id = :id",
+        )?
+        .execute(named_params! {
+            ":tenant_id": transaction.tenant_id(),
+            ":id": relation.id,
+            ":name": relation.name,
+            ":kind": stored.kind,
+            ":schema_ipc": stored.schema_ipc,
+            ":details": stored.details,
+            ":revision": relation.revision,
+            ":altered_at_ms": relation.altered_at_ms,
+        })?;
+    Ok(updated > 0)
+}
+
+/// Forgets the relation of an id; `false` when the lane has none of the id.
+pub(crate) fn delete(transaction: &Transaction<'_>, id: i64) -> Result<bool, BackendError> {
+    let deleted = transaction
+        .connection()
+        .prepare_cached("DELETE FROM relations WHERE tenant_id IS :tenant_id AND id = :id")?
+        .execute(named_params! {":tenant_id": transaction.tenant_id(), ":id": id})?;
+    Ok(deleted > 0)
+}
+
+/// The revision of the relation of an id as the transaction sees it.
+pub(crate) fn revision_of(
+    transaction: &Transaction<'_>,
+    id: i64,
+) -> Result<Option<i64>, BackendError> {
+    Ok(transaction
+        .connection()
+        .prepare_cached(
+            "SELECT revision FROM relations WHERE tenant_id IS :tenant_id AND id = :id",
+        )?
+        .query_row(
+            named_params! {":tenant_id": transaction.tenant_id(), ":id": id},
+            |row| row.get(0),
+        )
+        .optional()?)
+}
+
+/// Whether the relation of an id is a view.
+pub(crate) fn is_view(transaction: &Transaction<'_>, id: i64) -> Result<bool, BackendError> {
+    let kind: Option<String> = transaction
+        .connection()
+        .prepare_cached("SELECT kind FROM relations WHERE tenant_id IS :tenant_id AND id = :id")?
+        .query_row(
+            named_params! {":tenant_id": transaction.tenant_id(), ":id": id},
+            |row| row.get(0),
+        )
+        .optional()?;
+    Ok(kind.as_deref() == Some("view"))
+}
+
+/// The id of the lane's relation of a name.
+pub(crate) fn id_of(
+    transaction: &Transaction<'_>,
+    name: &str,
+) -> Result<Option<i64>, BackendError> {
+    Ok(transaction
+        .connection()
+        .prepare_cached("SELECT id FROM relations WHERE tenant_id IS :tenant_id AND name = :name")?
+        .query_row(
+            named_params! {":tenant_id": transaction.tenant_id(), ":name": name},
+            |row| row.get(0),
+        )
+        .optional()?)
+}
+
+/// The columns of a body that have another form in the table.
+struct Stored {
+    kind: &'static str,
+    schema_ipc: Vec<u8>,
+    details: String,
+}
+
+impl Stored {
+    fn of(body: &RelationBody) -> Result<Self, BackendError> {
+        let (kind, details) = match body {
+            RelationBody::Table(table) => ("table", serde_json::to_string(&table.details())),
+            RelationBody::View(view) => (
+                "view",
+                serde_json::to_string(&ViewDetails {
+                    sql: view.sql.clone(),
+                    catalog: view.catalog.clone(),
+                    schema: view.schema_name.clone(),
+                }),
+            ),
+        };
+        let schema = match body {
+            RelationBody::Table(table) => table.schema(),
+            RelationBody::View(view) => Arc::clone(&view.schema),
+        };
+        Ok(Stored {
+            kind,
+            schema_ipc: schema_ipc::encode(&schema),
+            details: details.expect("numbers and text are always JSON"),
+        })
+    }
+}
+
+/// A row as it is in the table.
+struct StoredRow {
+    id: i64,
+    name: String,
+    kind: String,
+    schema_ipc: Vec<u8>,
+    details: String,
+    revision: i64,
+    created_at_ms: i64,
+    altered_at_ms: i64,
+}
+
+impl StoredRow {
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(StoredRow {
+            id: row.get(0)?,
+            name: row.get(1)?,
+            kind: row.get(2)?,
+            schema_ipc: row.get(3)?,
+            details: row.get(4)?,
+            revision: row.get(5)?,
+            created_at_ms: row.get(6)?,
+            altered_at_ms: row.get(7)?,
+        })
+    }
+
+    fn decode(self, transaction: &Transaction<'_>) -> Result<Relation, BackendError> {
+        let corrupt = |what: String| {
+            transaction.corrupt(format!("{what} of relation {:?} cannot be read", self.name))
+        };
+        let schema = schema_ipc::decode(&self.schema_ipc)
+            .map_err(|error| corrupt(format!("the schema ({error})")))?;
+        let body = if self.kind == "view" {
+            let details: ViewDetails = serde_json::from_str(&self.details)
+                .map_err(|error| corrupt(format!("the query ({error})")))?;
+            RelationBody::View(ViewDefinition {
+                sql: details.sql,
+                catalog: details.catalog,
+                schema_name: details.schema,
+                schema: Arc::new(schema),
+            })
+        } else {
+            let details: TableDetails = serde_json::from_str(&self.details)
+                .map_err(|error| corrupt(format!("the definition ({error})")))?;
+            RelationBody::Table(
+                TableDefinition::restore(&schema, details)
+                    .map_err(|error| corrupt(format!("the definition ({error})")))?,
+            )
+        };
+        Ok(Relation {
+            id: self.id,
+            lane: transaction.lane(),
+            name: self.name,
+            body,
+            revision: self.revision,
+            created_at_ms: self.created_at_ms,
+            altered_at_ms: self.altered_at_ms,
+        })
+    }
+}

@@ -1,0 +1,47 @@
+//! Types of columns that SQL has a name for and Arrow only an extension: UUID and
+//! JSON.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, FieldRef};
+use datafusion::common::Result;
+use datafusion::logical_expr::planner::TypePlanner;
+use datafusion::sql::sqlparser::ast;
+
+/// The key of Arrow's extension types in a field's metadata, and their names
+/// (<https://arrow.apache.org/docs/format/CanonicalExtensions.html>).
+const EXTENSION: &str = "ARROW:extension:name";
+const UUID: &str = "arrow.uuid";
+const JSON: &str = "arrow.json";
+
+/// Plans `UUID` as 16 bytes and `JSON` as text, each with Arrow's extension name.
+#[derive(Debug)]
+pub(super) struct ExtensionTypes;
+
+impl TypePlanner for ExtensionTypes {
+    fn plan_type_field(&self, sql_type: &ast::DataType) -> Result<Option<FieldRef>> {
+        Ok(match sql_type {
+            ast::DataType::Uuid => Some(extension(DataType::FixedSizeBinary(16), UUID)),
+            ast::DataType::JSON | ast::DataType::JSONB => Some(extension(DataType::Utf8, JSON)),
+            _ => None,
+        })
+    }
+}
+
+fn extension(data_type: DataType, name: &str) -> FieldRef {
+    let metadata = HashMap::from([(EXTENSION.to_owned(), name.to_owned())]);
+    Arc::new(Field::new("", data_type, true).with_metadata(metadata))
+}
+
+/// Whether the column holds JSON text.
+pub(super) fn is_json(field: &Field) -> bool {
+    let text = matches!(
+        field.data_type(),
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
+    );
+    text && field
+        .metadata()
+        .get(EXTENSION)
+        .is_some_and(|name| name == JSON)
+}

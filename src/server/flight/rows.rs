@@ -1,0 +1,291 @@
+//! Rows that clients put, as a stream of record batches.
+//!
+//! The bytes are a stranger's. [`check_message`] looks at every length that a
+//! message claims before the Arrow reader acts on it, since that reader allocates
+//! what it is told to; a reader that panics all the same is an error of the
+//! request. Batches are handed on in pieces whose values, spelled out, stay small.
+
+use std::future::ready;
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::ipc;
+use arrow_flight::FlightData;
+use arrow_flight::decode::FlightRecordBatchStream;
+use arrow_flight::error::FlightError;
+use futures::stream::{self, BoxStream};
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
+
+use crate::error::{Error, Result};
+
+use super::parameters::second_row;
+use super::wire;
+
+/// What every message costs beside its bytes, so that a stream of empty ones
+/// ends too.
+const MESSAGE_OVERHEAD_BYTES: usize = 64;
+/// What stands for the length of a buffer that compression did not shrink.
+const NOT_COMPRESSED: i64 = -1;
+/// The rows of a piece.
+const PIECE_ROWS: usize = 8_192;
+
+/// What a client put.
+pub(super) struct Put {
+    /// The columns, where any were told.
+    pub schema: Option<SchemaRef>,
+    /// Pieces of rows, none of them empty.
+    pub rows: BoxStream<'static, Result<RecordBatch>>,
+}
+
+impl Put {
+    /// Reads up to the first rows of `messages`, each of up to `bytes_max` bytes,
+    /// between which the client may pause for `timeout`.
+    pub async fn read<S>(messages: S, bytes_max: usize, timeout: Duration) -> Result<Put>
+    where
+        S: Stream<Item = Result<FlightData>> + Send + 'static,
+    {
+        let messages = in_time(messages, timeout);
+        let mut batches = decode(messages, bytes_max, None);
+        let mut first = None;
+        loop {
+            let next = AssertUnwindSafe(batches.try_next()).catch_unwind().await;
+            let next = next.map_err(|_| unreadable("the arrow data is malformed"))?;
+            let Some(batch) = next.map_err(of_flight)? else {
+                break;
+            };
+            if batch.num_rows() > 0 {
+                first = Some(batch);
+                break;
+            }
+        }
+        let schema = batches.schema().cloned();
+        if let Some(schema) = &schema {
+            check_types(schema)?;
+        }
+        let rest = caught(batches);
+        let rows = stream::iter(first.map(Ok))
+            .chain(rest)
+            .map_ok(|batch| stream::iter(pieces(batch)).map(Ok))
+            .try_flatten()
+            .boxed();
+        Ok(Put { schema, rows })
+    }
+}
+
+/// `messages` up to `bytes_max` bytes of them all together.
+pub(super) fn within<S>(
+    messages: S,
+    bytes_max: usize,
+) -> impl Stream<Item = Result<FlightData>> + Send + 'static
+where
+    S: Stream<Item = Result<FlightData>> + Send + 'static,
+{
+    let mut total = 0_usize;
+    messages.map(move |message| {
+        let message = message?;
+        total = total
+            .saturating_add(message.data_header.len() + message.data_body.len())
+            .saturating_add(MESSAGE_OVERHEAD_BYTES);
+        if total > bytes_max {
+            return Err(Error::ResourceExhausted(format!(
+                "the parameters have more than {bytes_max} bytes: send less, or raise \
+                 server.message_bytes_max"
+            )));
+        }
+        Ok(message)
+    })
+}
+
+/// The batches of `messages`, each of up to `bytes_max` bytes and `rows_max` rows.
+pub(super) fn decoded<S>(
+    messages: S,
+    bytes_max: usize,
+    rows_max: Option<i64>,
+) -> BoxStream<'static, Result<RecordBatch>>
+where
+    S: Stream<Item = Result<FlightData>> + Send + 'static,
+{
+    caught(decode(messages, bytes_max, rows_max)).boxed()
+}
+
+fn decode<S>(messages: S, bytes_max: usize, rows_max: Option<i64>) -> FlightRecordBatchStream
+where
+    S: Stream<Item = Result<FlightData>> + Send + 'static,
+{
+    let checked = messages
+        .map(move |message| {
+            let message = message?;
+            check_message(&message, bytes_max, rows_max)?;
+            Ok(message)
+        })
+        // A message without a header carries the descriptor alone.
+        .try_filter(|message| ready(!message.data_header.is_empty()))
+        .map_err(|error: Error| FlightError::ExternalError(Box::new(error)));
+    FlightRecordBatchStream::new_from_flight_data(checked)
+}
+
+/// `batches`, of which a panic is an error.
+fn caught(
+    batches: FlightRecordBatchStream,
+) -> impl Stream<Item = Result<RecordBatch>> + Send + 'static {
+    AssertUnwindSafe(batches)
+        .catch_unwind()
+        .map(|batch| match batch {
+            Ok(batch) => batch.map_err(of_flight),
+            Err(_) => Err(unreadable("the arrow data is malformed")),
+        })
+}
+
+/// `messages`, none of which comes later than `timeout` after the one before.
+fn in_time<S>(
+    messages: S,
+    timeout: Duration,
+) -> impl Stream<Item = Result<FlightData>> + Send + 'static
+where
+    S: Stream<Item = Result<FlightData>> + Send + 'static,
+{
+    stream::unfold(Some(messages.boxed()), move |messages| async move {
+        let mut messages = messages?;
+        match tokio::time::timeout(timeout, messages.next()).await {
+            Ok(message) => Some((message?, Some(messages))),
+            Err(_) => {
+                let late = Error::Cancelled(
+                    "the client sent nothing for longer than server.put_timeout_ms: send rows \
+                     as they come, or raise it"
+                        .into(),
+                );
+                Some((Err(late), None))
+            }
+        }
+    })
+}
+
+/// `batch` in parts of few rows, whose repeated values fit into memory when they
+/// are spelled out.
+fn pieces(batch: RecordBatch) -> Vec<RecordBatch> {
+    let rows = batch.num_rows();
+    let expanded = wire::expanded_bytes(&batch).div_ceil(wire::EXPANDED_BYTES_MAX);
+    let length = PIECE_ROWS.min(rows.div_ceil(expanded.max(1))).max(1);
+    (0..rows)
+        .step_by(length)
+        .map(|start| batch.slice(start, length.min(rows - start)))
+        .collect()
+}
+
+/// Refuses types whose values may take far more room than their bytes do, where
+/// that cannot be foreseen.
+fn check_types(schema: &Schema) -> Result<()> {
+    fn repeats(data_type: &DataType) -> bool {
+        match data_type {
+            DataType::Dictionary(_, _)
+            | DataType::RunEndEncoded(_, _)
+            | DataType::Utf8View
+            | DataType::BinaryView => true,
+            DataType::List(field)
+            | DataType::LargeList(field)
+            | DataType::FixedSizeList(field, _)
+            | DataType::ListView(field)
+            | DataType::LargeListView(field)
+            | DataType::Map(field, _) => repeats(field.data_type()),
+            DataType::Struct(fields) => fields.iter().any(|field| repeats(field.data_type())),
+            DataType::Union(fields, _) => {
+                fields.iter().any(|(_, field)| repeats(field.data_type()))
+            }
+            _ => false,
+        }
+    }
+    for field in schema.fields() {
+        let refused = match field.data_type() {
+            DataType::Dictionary(_, values) => repeats(values),
+            DataType::Utf8View | DataType::BinaryView => false,
+            other => repeats(other),
+        };
+        if refused {
+            return Err(Error::InvalidArgument(format!(
+                "column `{}` is {}, which is not taken from clients: send its values as they are, \
+                 without a dictionary, views or runs inside",
+                field.name(),
+                field.data_type()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses lengths that the reader must not believe.
+fn check_message(message: &FlightData, bytes_max: usize, rows_max: Option<i64>) -> Result<()> {
+    if message.data_header.is_empty() {
+        return Ok(());
+    }
+    let header = ipc::root_as_message(&message.data_header)
+        .map_err(|error| unreadable(&error.to_string()))?;
+    let batch = match header.header_type() {
+        ipc::MessageHeader::RecordBatch => header.header_as_record_batch(),
+        ipc::MessageHeader::DictionaryBatch => {
+            let dictionary = header.header_as_dictionary_batch();
+            dictionary.and_then(|dictionary| dictionary.data())
+        }
+        _ => return Ok(()),
+    };
+    let Some(batch) = batch else {
+        return Err(unreadable("a batch without content"));
+    };
+    if header.header_type() == ipc::MessageHeader::RecordBatch
+        && rows_max.is_some_and(|rows_max| batch.length() > rows_max)
+    {
+        return Err(second_row());
+    }
+    let held = |length: i64| usize::try_from(length).is_ok_and(|length| length <= bytes_max);
+    let nodes = batch.nodes().into_iter().flatten();
+    if !nodes
+        .copied()
+        .all(|node| held(node.length()) && held(node.null_count()))
+    {
+        return Err(unreadable("a column's length is out of range"));
+    }
+    let mut decompressed = 0_usize;
+    for buffer in batch.buffers().into_iter().flatten() {
+        let Some(bytes) = slice(&message.data_body, buffer) else {
+            return Err(unreadable("a buffer lies outside of its message"));
+        };
+        if batch.compression().is_some() && !bytes.is_empty() {
+            let claimed = bytes
+                .first_chunk()
+                .map(|length| i64::from_le_bytes(*length));
+            decompressed = match claimed {
+                Some(NOT_COMPRESSED) => decompressed,
+                Some(claimed) if held(claimed) => decompressed.saturating_add(claimed as usize),
+                _ => return Err(unreadable("a compressed buffer's length is out of range")),
+            };
+            if decompressed > bytes_max {
+                return Err(unreadable(
+                    "the compressed buffers' lengths are out of range",
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn slice<'a>(body: &'a [u8], buffer: &ipc::Buffer) -> Option<&'a [u8]> {
+    let start = usize::try_from(buffer.offset()).ok()?;
+    let length = usize::try_from(buffer.length()).ok()?;
+    body.get(start..start.checked_add(length)?)
+}
+
+pub(super) fn unreadable(why: &str) -> Error {
+    Error::InvalidArgument(format!("the parameters cannot be read: {why}"))
+}
+
+/// Our own error where there is one in `error`, else one of reading.
+fn of_flight(error: FlightError) -> Error {
+    match error {
+        FlightError::ExternalError(error) => match error.downcast::<Error>() {
+            Ok(own) => *own,
+            Err(other) => unreadable(&other.to_string()),
+        },
+        other => unreadable(&other.to_string()),
+    }
+}

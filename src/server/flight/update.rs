@@ -1,0 +1,193 @@
+//! What clients put: updates, prepared updates with their rows, and rows in bulk.
+//! Each answers with how many rows it wrote.
+
+use arrow_flight::FlightData;
+use arrow_flight::sql::{
+    CommandPreparedStatementUpdate, CommandStatementIngest, CommandStatementUpdate,
+    DoPutUpdateResult, TableExistsOption, TableNotExistOption,
+};
+use futures::{Stream, TryStreamExt};
+
+use crate::engine::{
+    IfExists, IfMissing, IngestTarget, MUTABLE_CATALOG, PUBLIC_SCHEMA, Statement, Texts, affected,
+};
+use crate::error::{Error, Result};
+
+use super::rows::Put;
+use super::ticket::Content;
+use super::{Caller, FlightServer};
+
+impl FlightServer {
+    /// Runs a statement that writes.
+    pub(super) async fn update(
+        &self,
+        caller: &Caller,
+        command: CommandStatementUpdate,
+    ) -> Result<DoPutUpdateResult> {
+        let content = self.content(caller, command.query, command.transaction_id.as_ref())?;
+        self.update_once(caller, &content).await
+    }
+
+    /// Runs a prepared statement that writes, for each row of `messages`.
+    pub(super) async fn update_prepared<S>(
+        &self,
+        caller: &Caller,
+        command: CommandPreparedStatementUpdate,
+        messages: S,
+    ) -> Result<DoPutUpdateResult>
+    where
+        S: Stream<Item = Result<FlightData>> + Send + 'static,
+    {
+        let content = self.open_prepared(caller, &command.prepared_statement_handle)?;
+        let statement = self.prepare_or_control(caller, &content).await?;
+        refuse_query(&statement)?;
+        let put = Put::read(messages, self.message_bytes_max, self.put_timeout).await?;
+        let columns = put
+            .schema
+            .as_ref()
+            .map_or(0, |schema| schema.fields().len());
+        if columns == 0 {
+            // Without values, or with those of a row that was bound before.
+            return self.update_once(caller, &content).await;
+        }
+        let Some(open) = self.transaction_of(caller, &content)? else {
+            let count = self
+                .engine
+                .execute_rows(&caller.scope, &statement, put.rows, Texts::Parsed, None)
+                .await?;
+            return Ok(counted(count));
+        };
+        let mut running = self.transactions.enter(&open).await?;
+        let transaction = running.transaction().clone();
+        let statement = self
+            .prepare_within(caller, &content, Some(&transaction))
+            .await?;
+        running.writes();
+        let within = Some(&transaction);
+        let count = self
+            .engine
+            .execute_rows(&caller.scope, &statement, put.rows, Texts::Parsed, within)
+            .await;
+        running.finish();
+        count.map(counted)
+    }
+
+    async fn update_once(&self, caller: &Caller, content: &Content) -> Result<DoPutUpdateResult> {
+        let (_, rows) = self.answer(caller, content, refuse_query).await?;
+        Ok(counted(affected(rows.try_collect().await?)?))
+    }
+
+    /// Adds the rows of `messages` to a table.
+    pub(super) async fn ingest<S>(
+        &self,
+        caller: &Caller,
+        command: CommandStatementIngest,
+        messages: S,
+    ) -> Result<DoPutUpdateResult>
+    where
+        S: Stream<Item = Result<FlightData>> + Send + 'static,
+    {
+        let target = target(&command)?;
+        let party = caller.party();
+        let open = match self.named_transaction(caller, command.transaction_id.as_ref())? {
+            Some(serial) => Some(self.transactions.named(&party, serial)?),
+            // ADBC names none, also where it has begun one.
+            None => self.transactions.of_connection(&party)?,
+        };
+        let put = Put::read(messages, self.message_bytes_max, self.put_timeout).await?;
+        let schema = put.schema.ok_or_else(|| {
+            Error::InvalidArgument("the stream has no schema: send one before the rows".into())
+        })?;
+        let Some(open) = open else {
+            let count = self
+                .engine
+                .ingest(&caller.scope, &target, &schema, put.rows, None)
+                .await?;
+            return Ok(counted(count));
+        };
+        let mut running = self.transactions.enter(&open).await?;
+        let transaction = running.transaction().clone();
+        running.writes();
+        let count = self
+            .engine
+            .ingest(
+                &caller.scope,
+                &target,
+                &schema,
+                put.rows,
+                Some(&transaction),
+            )
+            .await;
+        running.finish();
+        count.map(counted)
+    }
+}
+
+fn refuse_query(statement: &Statement) -> Result<()> {
+    if statement.kind().reads() {
+        return Err(Error::InvalidArgument(
+            "the statement is a query, which an update is not: run it with GetFlightInfo and \
+             DoGet, which is execute() of a driver"
+                .into(),
+        ));
+    }
+    Ok(())
+}
+
+fn counted(count: u64) -> DoPutUpdateResult {
+    DoPutUpdateResult {
+        record_count: i64::try_from(count).unwrap_or(i64::MAX),
+    }
+}
+
+/// Where a command's rows go.
+fn target(command: &CommandStatementIngest) -> Result<IngestTarget> {
+    if command.temporary {
+        return Err(Error::Unimplemented(
+            "temporary tables are not served: ingest into a table, and drop it afterwards".into(),
+        ));
+    }
+    for (what, given, only) in [
+        ("catalog", &command.catalog, MUTABLE_CATALOG),
+        ("schema", &command.schema, PUBLIC_SCHEMA),
+    ] {
+        match given.as_deref() {
+            None | Some("") => {}
+            Some(name) if name == only => {}
+            Some(name) => {
+                return Err(Error::InvalidArgument(format!(
+                    "rows are ingested into {MUTABLE_CATALOG}.{PUBLIC_SCHEMA}, and the {what} is \
+                     {name:?}: leave catalog and schema unset"
+                )));
+            }
+        }
+    }
+    if let Some(option) = command.options.keys().min() {
+        return Err(Error::InvalidArgument(format!(
+            "ingest option {option:?} is not known: leave it out"
+        )));
+    }
+    let unspecified = |what: &str| {
+        Error::InvalidArgument(format!(
+            "the ingest does not say what to do where the table {what}: say it in \
+             table_definition_options"
+        ))
+    };
+    let options = command.table_definition_options.unwrap_or_default();
+    let if_missing = match options.if_not_exist() {
+        TableNotExistOption::Create => IfMissing::Create,
+        TableNotExistOption::Fail => IfMissing::Fail,
+        TableNotExistOption::Unspecified => return Err(unspecified("does not exist")),
+    };
+    let if_exists = match options.if_exists() {
+        TableExistsOption::Append => IfExists::Append,
+        TableExistsOption::Replace => IfExists::Replace,
+        TableExistsOption::Fail => IfExists::Fail,
+        TableExistsOption::Unspecified => return Err(unspecified("exists")),
+    };
+    Ok(IngestTarget {
+        table: command.table.clone(),
+        if_missing,
+        if_exists,
+    })
+}

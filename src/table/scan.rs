@@ -1,0 +1,465 @@
+//! Reads the rows of a stored table from the lanes of a scope.
+//!
+//! A lookup by key goes to SQLite's index. Everything else goes through the runs
+//! of the table, of which those that were decoded before are in memory. The
+//! state that is read is the statement's: [`TableScanExec::attach`] gives it.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use arrow::array::{
+    ArrayRef, DictionaryArray, Int8Array, RecordBatch, RecordBatchOptions, StringArray,
+    new_null_array,
+};
+use arrow::datatypes::{DataType, Field, Int8Type, Schema, SchemaRef};
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{DataFusionError, Result};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties,
+    ReplaceChildrenOptions,
+};
+use futures::stream::{self, StreamExt, TryStreamExt};
+use rusqlite::types::ToSql;
+
+use super::chunks::{self, Chunk, ChunkCache, Parts, ROW_NUMBER, ReadColumn};
+use super::lookup::KeyLookup;
+use super::reads::StatementReads;
+use super::storage::{Stored, absent_columns, exists, tenant_bytes};
+use crate::backend::{BackendError, Transaction};
+use crate::catalog::{Relation, TENANT_COLUMN, TableDefinition};
+use crate::error::Error;
+use crate::tenant::Lane;
+
+/// The column of the row number, which only the engine's own writes ask for.
+pub const ROW_COLUMN: &str = "_jammi_row";
+
+/// Rows that are looked up by key before the whole table is read instead.
+const LOOKUP_ROWS_MAX: usize = 8192;
+
+/// The table's columns and, last, the row number.
+pub fn scan_schema(definition: &TableDefinition) -> SchemaRef {
+    let schema = definition.schema();
+    let mut fields: Vec<_> = schema.fields().iter().cloned().collect();
+    fields.push(Arc::new(Field::new(ROW_COLUMN, DataType::Int64, false)));
+    Arc::new(Schema::new(fields))
+}
+
+/// Yields the columns that are asked for of the rows of some lanes.
+#[derive(Debug)]
+pub struct TableScanExec {
+    scan: Arc<Scan>,
+    reads: OnceLock<StatementReads>,
+    properties: Arc<PlanProperties>,
+}
+
+#[derive(Debug)]
+struct Scan {
+    relation: Arc<Relation>,
+    lanes: Vec<Lane>,
+    /// The columns of the output, of which the tenant's is a dictionary.
+    schema: SchemaRef,
+    columns: Vec<ReadColumn>,
+    lookup: Option<KeyLookup>,
+    cache: ChunkCache,
+}
+
+impl TableScanExec {
+    /// A scan of the columns at `projection` in [`scan_schema`].
+    pub fn new(
+        relation: Arc<Relation>,
+        definition: &TableDefinition,
+        lanes: Vec<Lane>,
+        projection: &[usize],
+        lookup: Option<KeyLookup>,
+        cache: ChunkCache,
+    ) -> Self {
+        let all = scan_schema(definition);
+        let mut fields = Vec::with_capacity(projection.len());
+        let mut columns = Vec::with_capacity(projection.len());
+        for &at in projection {
+            let field = &all.fields()[at];
+            let column = definition.columns.get(at);
+            let number = column.map_or(ROW_NUMBER, |column| column.number);
+            fields.push(match number {
+                0 => Arc::new(Field::new(TENANT_COLUMN, tenant_type(), true)),
+                _ => Arc::clone(field),
+            });
+            columns.push(ReadColumn {
+                number,
+                data_type: field.data_type().clone(),
+                filler: column.and_then(|column| column.filler.clone()),
+            });
+        }
+        let schema: SchemaRef = Arc::new(Schema::new(fields));
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(Arc::clone(&schema)),
+            Partitioning::UnknownPartitioning(1),
+            EmissionType::Incremental,
+            Boundedness::Bounded,
+        );
+        TableScanExec {
+            scan: Arc::new(Scan {
+                relation,
+                lanes,
+                schema,
+                columns,
+                lookup,
+                cache,
+            }),
+            reads: OnceLock::new(),
+            properties: Arc::new(properties),
+        }
+    }
+
+    /// Says what to read from, before the scan is executed.
+    pub fn attach(&self, reads: &StatementReads) {
+        let _ = self.reads.set(reads.clone());
+    }
+}
+
+/// One value for every row of a lane: the keys take a byte each.
+fn tenant_type() -> DataType {
+    DataType::Dictionary(Box::new(DataType::Int8), Box::new(DataType::Utf8))
+}
+
+impl DisplayAs for TableScanExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TableScanExec: table={}", self.scan.relation.name)
+    }
+}
+
+impl ExecutionPlan for TableScanExec {
+    fn name(&self) -> &str {
+        "TableScanExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![]
+    }
+
+    fn apply_expressions(
+        &self,
+        _f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        _children: Vec<Arc<dyn ExecutionPlan>>,
+        _options: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        _children: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    fn execute(
+        &self,
+        _partition: usize,
+        _context: Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream> {
+        let reads = self.reads.get().cloned().ok_or_else(|| {
+            carried(Error::internal(
+                "the statement failed inside the engine: see the server's log under this \
+                 request's id",
+                "a table is scanned without a state to read",
+            ))
+        })?;
+        let scan = Arc::clone(&self.scan);
+        let lanes = self.scan.lanes.clone();
+        let batches = stream::iter(lanes)
+            .map(move |lane| LaneRows::open(Arc::clone(&scan), reads.clone(), lane))
+            .then(|opening| opening)
+            .map_ok(LaneRows::batches)
+            .try_flatten()
+            .map_err(carried);
+        Ok(Box::pin(RecordBatchStreamAdapter::new(
+            Arc::clone(&self.scan.schema),
+            batches,
+        )))
+    }
+}
+
+/// Puts one of our errors into DataFusion's.
+fn carried(error: Error) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
+}
+
+/// The rows of one lane.
+struct LaneRows {
+    scan: Arc<Scan>,
+    reads: StatementReads,
+    lane: Lane,
+    stored: Stored,
+    found: Found,
+}
+
+/// What a lane has to offer.
+enum Found {
+    /// The rows that were looked up.
+    Rows(Vec<Parts>, usize),
+    /// Runs to be read, and the columns that the lane's storage is older than.
+    Chunks(Vec<Chunk>, Arc<[u32]>),
+}
+
+/// Where a run is read.
+struct Place {
+    lane: Lane,
+    stored: Stored,
+    absent: Arc<[u32]>,
+}
+
+impl Found {
+    fn nothing() -> Self {
+        Found::Chunks(Vec::new(), Arc::default())
+    }
+}
+
+impl LaneRows {
+    async fn open(
+        scan: Arc<Scan>,
+        reads: StatementReads,
+        lane: Lane,
+    ) -> crate::error::Result<Self> {
+        let stored = Stored::of(&scan.relation, lane);
+        let looking = Arc::clone(&scan);
+        let name = stored.clone();
+        let found = reads
+            .read(lane, move |transaction| looking.find(transaction, &name))
+            .await?
+            .unwrap_or_else(Found::nothing);
+        Ok(LaneRows {
+            scan,
+            reads,
+            lane,
+            stored,
+            found,
+        })
+    }
+
+    fn batches(
+        self,
+    ) -> impl futures::Stream<Item = crate::error::Result<RecordBatch>> + Send + 'static {
+        let LaneRows {
+            scan,
+            reads,
+            lane,
+            stored,
+            found,
+        } = self;
+        let (ready, chunks, absent) = match found {
+            Found::Rows(parts, rows) => {
+                let nothing: Arc<[u32]> = Arc::default();
+                (scan.batches(lane, &parts, rows), Vec::new(), nothing)
+            }
+            Found::Chunks(chunks, absent) => (Vec::new(), chunks, absent),
+        };
+        let shared: Arc<str> = stored.as_str().into();
+        let read = stream::iter(chunks).then(move |chunk| {
+            let (scan, reads) = (Arc::clone(&scan), reads.clone());
+            let shared = Arc::clone(&shared);
+            let place = Place {
+                lane,
+                stored: stored.clone(),
+                absent: Arc::clone(&absent),
+            };
+            async move {
+                let parts = scan.chunk_columns(&reads, place, &shared, chunk).await;
+                match parts {
+                    Ok(parts) => scan.batches(lane, &parts, chunk.rows),
+                    Err(error) => vec![Err(error)],
+                }
+            }
+        });
+        stream::iter(ready).chain(read.map(stream::iter).flatten())
+    }
+}
+
+impl Scan {
+    /// The rows that the lookup finds, or the runs of the table.
+    fn find(&self, transaction: &Transaction<'_>, stored: &Stored) -> Result<Found, BackendError> {
+        if !exists(transaction, stored)? {
+            return Ok(Found::nothing());
+        }
+        let numbers = self.columns.iter().map(|column| column.number);
+        let absent = match self.relation.lane == transaction.lane() {
+            true => Vec::new(),
+            false => absent_columns(transaction, stored, numbers)?,
+        };
+        if let Some(lookup) = &self.lookup
+            && self.relation.lane == transaction.lane()
+            && let Some((arrays, rows)) = self.look_up(transaction, stored, lookup)?
+        {
+            return Ok(Found::Rows(arrays, rows));
+        }
+        let chunks = chunks::list(transaction, stored)?;
+        Ok(Found::Chunks(chunks, absent.into()))
+    }
+
+    /// The rows that meet the lookup's conditions, unless they are many.
+    fn look_up(
+        &self,
+        transaction: &Transaction<'_>,
+        stored: &Stored,
+        lookup: &KeyLookup,
+    ) -> Result<Option<(Vec<Parts>, usize)>, BackendError> {
+        let columns = self.stored_columns();
+        let sql = format!(
+            "SELECT {} FROM {} WHERE tenant_id IS ?1{} LIMIT {}",
+            chunks::selected(&columns, &[]),
+            stored.as_str(),
+            lookup.sql(2),
+            LOOKUP_ROWS_MAX + 1
+        );
+        let mut statement = transaction.connection().prepare_cached(&sql)?;
+        let tenant = tenant_bytes(transaction.lane());
+        let mut values: Vec<&dyn ToSql> = vec![&tenant];
+        values.extend(lookup.values().map(|value| value as &dyn ToSql));
+        let rows = statement.query(values.as_slice())?;
+        let (parts, found) = chunks::decode(transaction, stored, &columns, 1, rows)?;
+        Ok((found <= LOOKUP_ROWS_MAX).then_some((parts, found)))
+    }
+
+    /// What is decoded: every column but the tenant's, whose value is known.
+    fn stored_columns(&self) -> Vec<ReadColumn> {
+        self.columns
+            .iter()
+            .filter(|column| column.number != 0)
+            .cloned()
+            .collect()
+    }
+
+    /// The values of every column but the tenant's in a run, from memory where
+    /// they are.
+    async fn chunk_columns(
+        &self,
+        reads: &StatementReads,
+        place: Place,
+        shared: &Arc<str>,
+        chunk: Chunk,
+    ) -> crate::error::Result<Vec<Parts>> {
+        let lane = place.lane;
+        let columns = self.stored_columns();
+        let mut parts: Vec<Option<Parts>> = columns
+            .iter()
+            .map(|column| self.cache.get(lane, shared, chunk, column.number))
+            .collect();
+        let missing: Vec<ReadColumn> = columns
+            .iter()
+            .zip(&parts)
+            .filter(|(_, parts)| parts.is_none())
+            .map(|(column, _)| column.clone())
+            .collect();
+        if !missing.is_empty() {
+            let wanted = missing.clone();
+            let loaded = reads
+                .read(lane, move |transaction| {
+                    chunks::load(transaction, &place.stored, chunk, &wanted, &place.absent)
+                })
+                .await?
+                .unwrap_or_default();
+            let keep = !reads.is_dirty(lane)?;
+            let mut loaded = missing.iter().zip(loaded);
+            for slot in parts.iter_mut().filter(|slot| slot.is_none()) {
+                if let Some((column, read)) = loaded.next() {
+                    if keep {
+                        self.cache
+                            .put(lane, shared, chunk, column.number, Arc::clone(&read));
+                    }
+                    *slot = Some(read);
+                }
+            }
+        }
+        Ok(parts.into_iter().flatten().collect())
+    }
+
+    /// The columns as batches: one, unless a column is in several parts.
+    fn batches(
+        &self,
+        lane: Lane,
+        columns: &[Parts],
+        rows: usize,
+    ) -> Vec<crate::error::Result<RecordBatch>> {
+        let mut batches = Vec::with_capacity(1);
+        let mut done = 0;
+        while done < rows {
+            let mut length = rows - done;
+            let mut arrays = Vec::with_capacity(columns.len());
+            for parts in columns {
+                let Some((array, offset)) = part_at(parts, done) else {
+                    let error = "a column has fewer values than its rows";
+                    return vec![Err(Error::internal("a stored table cannot be read", error))];
+                };
+                length = length.min(array.len() - offset);
+                arrays.push((array, offset));
+            }
+            let arrays = arrays
+                .into_iter()
+                .map(|(array, offset)| array.slice(offset, length))
+                .collect();
+            batches.push(self.batch(lane, arrays, length));
+            done += length;
+        }
+        batches
+    }
+
+    /// A batch of the output's columns, the lane's tenant among them.
+    fn batch(
+        &self,
+        lane: Lane,
+        arrays: Vec<ArrayRef>,
+        rows: usize,
+    ) -> crate::error::Result<RecordBatch> {
+        let mut stored = arrays.into_iter();
+        let columns: Vec<ArrayRef> = self
+            .columns
+            .iter()
+            .filter_map(|column| match column.number {
+                0 => Some(tenants(lane, rows)),
+                _ => stored.next(),
+            })
+            .collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)
+            .map_err(|error| Error::internal("a stored table cannot be read", error))
+    }
+}
+
+/// The part that has the value at `at`, and where in it.
+fn part_at(parts: &Parts, at: usize) -> Option<(&ArrayRef, usize)> {
+    let mut offset = at;
+    for part in parts.iter() {
+        if offset < part.len() {
+            return Some((part, offset));
+        }
+        offset -= part.len();
+    }
+    None
+}
+
+/// The tenant of `rows` rows of a lane.
+fn tenants(lane: Lane, rows: usize) -> ArrayRef {
+    match lane.tenant() {
+        None => new_null_array(&tenant_type(), rows),
+        Some(tenant) => {
+            let keys = Int8Array::from(vec![0; rows]);
+            let values = StringArray::from(vec![tenant.to_string()]);
+            let tenants: DictionaryArray<Int8Type> = DictionaryArray::new(keys, Arc::new(values));
+            Arc::new(tenants)
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! Where a lane keeps the rows of a table: an SQLite table and its indexes.
+
+use rusqlite::OptionalExtension;
+
+use super::codec;
+use crate::backend::{BackendError, Transaction};
+use crate::catalog::{IndexKind, Relation, TableDefinition, TableIndex};
+use crate::error::Error;
+use crate::tenant::Lane;
+
+/// The SQLite column of the row number.
+pub(super) const ROW: &str = "_row";
+
+/// The name under which a lane keeps the rows of a table.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Stored(String);
+
+impl Stored {
+    /// Where `lane` keeps the rows of `relation`. Ids are a lane's own, so a table
+    /// that is shared has another letter in the lanes of tenants.
+    pub fn of(relation: &Relation, lane: Lane) -> Self {
+        let letter = if relation.lane == lane { 't' } else { 'g' };
+        Stored(format!("{letter}{}", relation.id))
+    }
+
+    /// The name of the SQLite table.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    fn index(&self, index: &TableIndex) -> String {
+        format!("{}_i{}", self.0, index.number)
+    }
+}
+
+/// The SQLite column of a column's number.
+pub(super) fn column_name(number: u32) -> String {
+    match number {
+        0 => "tenant_id".to_owned(),
+        number => format!("c{number}"),
+    }
+}
+
+/// What the `tenant_id` of the lane's rows holds.
+pub(super) fn tenant_bytes(lane: Lane) -> Option<[u8; 16]> {
+    lane.tenant().map(|tenant| *tenant.as_bytes())
+}
+
+/// Makes the storage of `relation` in the lane of the transaction.
+pub fn create(
+    transaction: &Transaction<'_>,
+    relation: &Relation,
+    definition: &TableDefinition,
+) -> Result<(), BackendError> {
+    let lane = transaction.lane();
+    let stored = Stored::of(relation, lane);
+    let tenant = match tenant_bytes(lane) {
+        Some(bytes) => blob_literal(&bytes),
+        None => "NULL".to_owned(),
+    };
+    let mut columns = vec![
+        format!("{ROW} INTEGER PRIMARY KEY"),
+        format!("tenant_id BLOB CHECK (tenant_id IS {tenant})"),
+    ];
+    columns.extend(
+        definition
+            .columns
+            .iter()
+            .filter(|column| column.number != 0)
+            .map(|column| column_name(column.number)),
+    );
+    transaction.connection().execute_batch(&format!(
+        "CREATE TABLE {} ({})",
+        stored.as_str(),
+        columns.join(", ")
+    ))?;
+    for index in &definition.indexes {
+        make_index(transaction, &stored, index)?;
+    }
+    Ok(())
+}
+
+/// Makes the storage of a table that another lane defines, or brings it up to
+/// date, so that the lane of the transaction can have rows of it.
+pub(super) fn adopt(
+    transaction: &Transaction<'_>,
+    relation: &Relation,
+    definition: &TableDefinition,
+) -> Result<(), BackendError> {
+    let stored = Stored::of(relation, transaction.lane());
+    if !exists(transaction, &stored)? {
+        return create(transaction, relation, definition);
+    }
+    let has = names(
+        transaction,
+        "SELECT name FROM pragma_table_info(?1)",
+        stored.as_str(),
+    )?;
+    for column in &definition.columns {
+        if !has.contains(&column_name(column.number)) {
+            extend(
+                transaction,
+                &stored,
+                column.number,
+                column.filler.as_deref(),
+            )?;
+        }
+    }
+    let has = names(
+        transaction,
+        "SELECT name FROM sqlite_schema WHERE type = 'index' AND tbl_name = ?1",
+        stored.as_str(),
+    )?;
+    for index in &definition.indexes {
+        if !has.contains(&stored.index(index)) {
+            make_index(transaction, &stored, index)?;
+        }
+    }
+    for gone in has {
+        let known = |index: &TableIndex| stored.index(index) == gone;
+        if !definition.indexes.iter().any(known) {
+            transaction
+                .connection()
+                .execute_batch(&format!("DROP INDEX {gone}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Which of the columns the lane's storage of a table is older than.
+pub(super) fn absent_columns(
+    transaction: &Transaction<'_>,
+    stored: &Stored,
+    numbers: impl Iterator<Item = u32>,
+) -> Result<Vec<u32>, BackendError> {
+    let has = names(
+        transaction,
+        "SELECT name FROM pragma_table_info(?1)",
+        stored.as_str(),
+    )?;
+    Ok(numbers
+        .filter(|number| !has.contains(&column_name(*number)))
+        .collect())
+}
+
+fn names(
+    transaction: &Transaction<'_>,
+    sql: &str,
+    stored: &str,
+) -> Result<Vec<String>, BackendError> {
+    let mut statement = transaction.connection().prepare_cached(sql)?;
+    let names = statement.query_map([stored], |row| row.get(0))?;
+    Ok(names.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Whether the lane has rows of the table, or had.
+pub(super) fn exists(transaction: &Transaction<'_>, stored: &Stored) -> Result<bool, BackendError> {
+    let found = transaction
+        .connection()
+        .prepare_cached("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1")?
+        .query_row([stored.as_str()], |_row| Ok(()))
+        .optional()?;
+    Ok(found.is_some())
+}
+
+/// Removes the rows of `relation` from the lane of the transaction.
+pub fn drop(transaction: &Transaction<'_>, relation: &Relation) -> Result<(), BackendError> {
+    let stored = Stored::of(relation, transaction.lane());
+    let connection = transaction.connection();
+    connection.execute_batch(&format!("DROP TABLE IF EXISTS {}", stored.as_str()))?;
+    connection
+        .prepare_cached("DELETE FROM table_chunks WHERE stored = ?1")?
+        .execute([stored.as_str()])?;
+    Ok(())
+}
+
+/// Adds a column, which rows that are there have `filler` in.
+pub fn add_column(
+    transaction: &Transaction<'_>,
+    relation: &Relation,
+    number: u32,
+    filler: Option<&str>,
+) -> Result<(), BackendError> {
+    let stored = Stored::of(relation, transaction.lane());
+    extend(transaction, &stored, number, filler)
+}
+
+fn extend(
+    transaction: &Transaction<'_>,
+    stored: &Stored,
+    number: u32,
+    filler: Option<&str>,
+) -> Result<(), BackendError> {
+    let default = filler.map_or_else(String::new, |literal| format!(" DEFAULT {literal}"));
+    Ok(transaction.connection().execute_batch(&format!(
+        "ALTER TABLE {} ADD COLUMN {}{default}",
+        stored.as_str(),
+        column_name(number)
+    ))?)
+}
+
+/// Removes a column and its values.
+pub fn drop_column(
+    transaction: &Transaction<'_>,
+    relation: &Relation,
+    number: u32,
+) -> Result<(), BackendError> {
+    let stored = Stored::of(relation, transaction.lane());
+    Ok(transaction.connection().execute_batch(&format!(
+        "ALTER TABLE {} DROP COLUMN {}",
+        stored.as_str(),
+        column_name(number)
+    ))?)
+}
+
+/// Makes an index over the rows that are there.
+///
+/// # Errors
+/// `AlreadyExists` when it is to be unique and two rows are alike.
+pub fn create_index(
+    transaction: &Transaction<'_>,
+    relation: &Relation,
+    definition: &TableDefinition,
+    index: &TableIndex,
+) -> Result<(), BackendError> {
+    let stored = Stored::of(relation, transaction.lane());
+    make_index(transaction, &stored, index).map_err(|error| match error {
+        BackendError::Statement(rusqlite::Error::SqliteFailure(failure, _))
+            if failure.code == rusqlite::ErrorCode::ConstraintViolation =>
+        {
+            BackendError::refused(Error::AlreadyExists(format!(
+                "index `{}` cannot be unique: rows have the same {} already: delete all but one \
+                 of them first",
+                index.name,
+                definition.index_columns(index).join(", ")
+            )))
+        }
+        other => other,
+    })
+}
+
+fn make_index(
+    transaction: &Transaction<'_>,
+    stored: &Stored,
+    index: &TableIndex,
+) -> Result<(), BackendError> {
+    let unique = match index.kind {
+        IndexKind::Primary | IndexKind::Unique => "UNIQUE ",
+        IndexKind::Plain => "",
+    };
+    let columns: Vec<String> = index.columns.iter().map(|n| column_name(*n)).collect();
+    Ok(transaction.connection().execute_batch(&format!(
+        "CREATE {unique}INDEX {} ON {} ({})",
+        stored.index(index),
+        stored.as_str(),
+        columns.join(", ")
+    ))?)
+}
+
+/// Removes an index.
+pub fn drop_index(
+    transaction: &Transaction<'_>,
+    relation: &Relation,
+    index: &TableIndex,
+) -> Result<(), BackendError> {
+    let stored = Stored::of(relation, transaction.lane());
+    Ok(transaction
+        .connection()
+        .execute_batch(&format!("DROP INDEX {}", stored.index(index)))?)
+}
+
+/// SQLite's literal for row `row` of `array`, as a column of its type is stored.
+pub fn literal(array: &dyn arrow::array::Array, row: usize) -> Result<String, Error> {
+    use rusqlite::types::Value;
+    Ok(match codec::encode_scalar(array, row)? {
+        Value::Null => "NULL".to_owned(),
+        Value::Integer(value) => value.to_string(),
+        Value::Real(_) => unreachable!("no type is stored as a float"),
+        // SQLite's text literals end at a NUL, and a default must be a literal.
+        Value::Text(text) if text.contains('\0') => {
+            return Err(Error::InvalidArgument(
+                "the default has a NUL character: leave it out".into(),
+            ));
+        }
+        Value::Text(text) => format!("'{}'", text.replace('\'', "''")),
+        Value::Blob(bytes) => blob_literal(&bytes),
+    })
+}
+
+fn blob_literal(bytes: &[u8]) -> String {
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("x'{hex}'")
+}
