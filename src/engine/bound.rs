@@ -48,9 +48,7 @@ impl Engine {
         };
         let rows = match statement.over_rows(&parameters, rows)? {
             Over::Rows(statement) => {
-                let answer = self
-                    .execute_within(scope, &Arc::new(*statement), &[], within)
-                    .await?;
+                let answer = self.execute_within(scope, &statement, &[], within).await?;
                 return affected(answer.try_collect().await?);
             }
             Over::EachRow(rows) => rows,
@@ -156,7 +154,7 @@ fn in_types(parameters: &SchemaRef, batch: &RecordBatch, texts: Texts) -> Result
 /// How a statement is run over rows.
 enum Over {
     /// By one that has them as its source.
-    Rows(Box<Statement>),
+    Rows(Arc<Statement>),
     /// By itself, for each.
     EachRow(ParameterRows),
 }
@@ -184,7 +182,7 @@ impl Statement {
         write.returning = None;
         let reading = Reading::in_order(plan);
         let statement = self.with_write(write, checks.as_ref().clone(), reading);
-        Ok(Over::Rows(Box::new(statement)))
+        Ok(Over::Rows(Arc::new(statement)))
     }
 }
 

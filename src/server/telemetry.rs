@@ -71,6 +71,7 @@ fn describe() {
             "jammi_sessions_bound",
             "Sessions that are bound to a tenant",
         ),
+        ("jammi_transactions", "Transactions that clients have open"),
     ] {
         describe_gauge!(name, text);
     }
@@ -95,6 +96,10 @@ fn describe() {
         (
             "jammi_scan_row_groups_total",
             "Row groups of Parquet files of several tenants, by whether they were read or skipped",
+        ),
+        (
+            "jammi_transactions_ended_total",
+            "Ended transactions, by how they ended",
         ),
         ("jammi_session_binds_total", "Bindings of sessions made"),
         (

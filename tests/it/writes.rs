@@ -12,6 +12,7 @@ use arrow_flight::sql::{
     ProstMessageExt, TableDefinitionOptions, TableExistsOption, TableNotExistOption,
 };
 use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
 use prost::Message;
 use tonic::{Code, Status};
 
@@ -1066,5 +1067,91 @@ async fn keys_are_told() {
     );
     for none in [keys("t", Some("jammi")), keys("missing", None)] {
         assert_eq!(alice.rows(&none).await.unwrap().num_rows(), 0);
+    }
+}
+
+/// The messages of a put, of which the last never comes.
+fn stalled(
+    command: &impl ProstMessageExt,
+    batches: Vec<RecordBatch>,
+) -> impl futures::Stream<Item = arrow_flight::FlightData> + Send + 'static {
+    let messages = arrow_flight::encode::FlightDataEncoderBuilder::new()
+        .with_flight_descriptor(Some(crate::client::descriptor(command)))
+        .build(futures::stream::iter(batches.into_iter().map(Ok)));
+    messages
+        .map(Result::unwrap)
+        .chain(futures::stream::pending())
+}
+
+#[tokio::test]
+async fn a_client_that_pauses_for_long_is_sent_away() {
+    let server = TestServer::start_with(|config| config.server.put_timeout_ms = 100).await;
+    let (_server, mut alice, mut bob) = world_with(server).await;
+    with_tables(&mut alice, &mut bob).await;
+    let request = alice.request(stalled(&append("t"), vec![numbers("id", [1])]));
+    let put = alice.flight.do_put(request).await.map(drop);
+    refused(put, Code::Cancelled, "server.put_timeout_ms");
+    assert_eq!(alice.shows("SELECT count(*) FROM t").await, "0");
+}
+
+#[tokio::test]
+async fn an_ingest_that_breaks_off_leaves_nothing() {
+    let (_server, mut alice, mut bob) = world().await;
+    with_tables(&mut alice, &mut bob).await;
+    // More than is held in memory: a part is written when the client leaves.
+    let id = alice.begin().await.unwrap();
+    let rows = numbers("id", 0..1_500_000);
+    for command in [
+        append("t"),
+        CommandStatementIngest {
+            transaction_id: Some(id.clone()),
+            ..create("made")
+        },
+    ] {
+        let request = alice.request(stalled(&command, vec![rows.clone(), rows.clone()]));
+        let mut leaving = alice.clone();
+        let put = tokio::spawn(async move { leaving.flight.do_put(request).await.map(drop) });
+        // Until it has the lane's turn to write, which others then wait for in vain.
+        while bob.shows("SELECT 1").await == "1" && !put.is_finished() {
+            let locked = alice.update("DELETE FROM t WHERE id = -1").await;
+            if locked.is_err() {
+                break;
+            }
+        }
+        put.abort();
+        let _ = put.await;
+        alice.update("DELETE FROM t WHERE id = -1").await.unwrap();
+        assert_eq!(alice.shows("SELECT count(*) FROM t").await, "0");
+    }
+    refused(
+        alice.commit(&id).await,
+        Code::FailedPrecondition,
+        "was broken off",
+    );
+    refused(alice.query("SELECT * FROM made").await, Code::NotFound, "");
+}
+
+#[tokio::test]
+async fn forged_rows_are_refused_and_leave_nothing() {
+    let (_server, mut alice, mut bob) = world().await;
+    with_tables(&mut alice, &mut bob).await;
+    let messages: Vec<_> = arrow_flight::encode::FlightDataEncoderBuilder::new()
+        .with_flight_descriptor(Some(crate::client::descriptor(&append("t"))))
+        .build(futures::stream::iter([Ok(numbers("id", 0..100))]))
+        .try_collect()
+        .await
+        .unwrap();
+    let count = messages.len();
+    for at in 0..messages[count - 1].data_header.len() {
+        let mut forged = messages.clone();
+        let mut header = forged[count - 1].data_header.to_vec();
+        header[at] ^= 0xff;
+        forged[count - 1].data_header = header.into();
+        let request = alice.request(futures::stream::iter(forged));
+        if let Ok(results) = alice.flight.do_put(request).await {
+            let _: Vec<_> = results.into_inner().try_collect().await.unwrap();
+            alice.update("TRUNCATE t").await.unwrap();
+        }
+        assert_eq!(alice.shows("SELECT count(*) FROM t").await, "0");
     }
 }

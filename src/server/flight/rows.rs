@@ -289,3 +289,62 @@ fn of_flight(error: FlightError) -> Error {
         other => unreadable(&other.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{DictionaryArray, StringArray};
+    use arrow::datatypes::{Field, Int8Type};
+
+    use super::*;
+
+    fn of(data_type: DataType) -> Schema {
+        Schema::new(vec![Field::new("c", data_type, true)])
+    }
+
+    #[test]
+    fn types_that_may_take_more_room_than_is_foreseen_are_refused() {
+        let dictionary = DataType::Dictionary(Box::new(DataType::Int8), Box::new(DataType::Utf8));
+        let list = |of: DataType| DataType::List(Arc::new(Field::new("item", of, true)));
+        for taken in [
+            dictionary.clone(),
+            DataType::Utf8View,
+            list(DataType::Utf8),
+            list(list(DataType::Int8)),
+        ] {
+            assert!(check_types(&of(taken.clone())).is_ok(), "{taken}");
+        }
+        let run = |of: DataType| {
+            DataType::RunEndEncoded(
+                Arc::new(Field::new("run_ends", DataType::Int32, false)),
+                Arc::new(Field::new("values", of, true)),
+            )
+        };
+        for refused in [
+            list(dictionary),
+            list(DataType::Utf8View),
+            run(DataType::Utf8),
+        ] {
+            let error = check_types(&of(refused.clone())).unwrap_err();
+            assert!(error.to_string().contains("`c`"), "{refused}: {error}");
+        }
+    }
+
+    #[test]
+    fn rows_with_repeated_values_come_in_small_pieces() {
+        let long = "x".repeat(1 << 20);
+        let mut values: DictionaryArray<Int8Type> =
+            std::iter::repeat_n(long.as_str(), 200).collect();
+        values = values.with_values(Arc::new(StringArray::from(vec![long.as_str()])));
+        let batch = RecordBatch::try_from_iter([("c", Arc::new(values) as _)]).unwrap();
+        let pieces = pieces(batch);
+        assert!(pieces.len() > 1);
+        assert_eq!(pieces.iter().map(RecordBatch::num_rows).sum::<usize>(), 200);
+        assert!(
+            pieces
+                .iter()
+                .all(|piece| wire::expanded_bytes(piece) <= 2 * wire::EXPANDED_BYTES_MAX)
+        );
+    }
+}

@@ -7,6 +7,7 @@ use arrow::ipc::writer::IpcWriteOptions;
 use arrow_flight::sql::{CommandStatementQuery, ProstMessageExt, TicketStatementQuery};
 use arrow_flight::{FlightDescriptor, FlightEndpoint, FlightInfo, IpcMessage, SchemaAsIpc, Ticket};
 use bytes::Bytes;
+use futures::StreamExt;
 use prost::Message;
 use prost_types::Timestamp;
 
@@ -14,6 +15,7 @@ use crate::engine::{RecordStream, SessionTransaction, Statement};
 use crate::error::{Error, Result};
 
 use super::ticket::{Content, Kind};
+use super::transactions::Open;
 use super::{Caller, FlightServer, MessageStream, parameters, wire};
 
 impl FlightServer {
@@ -144,9 +146,19 @@ impl FlightServer {
         content: &Content,
         admit: impl FnOnce(&Statement) -> Result<()> + Send,
     ) -> Result<MessageStream> {
-        let (statement, rows) = self.answer(caller, content, admit).await?;
+        let Answer {
+            statement,
+            rows,
+            open,
+        } = self.answer(caller, content, admit).await?;
         let actual = rows.schema();
         let sent = wire::announced_schema(&statement.schema(), &actual);
+        let Some(open) = open else {
+            return Ok(self.messages(rows, &actual, sent));
+        };
+        // A transaction whose rows are being fetched is not idle.
+        let transactions = self.transactions.clone();
+        let rows = rows.inspect(move |_| transactions.touch(&open));
         Ok(self.messages(rows, &actual, sent))
     }
 
@@ -157,11 +169,15 @@ impl FlightServer {
         caller: &Caller,
         content: &Content,
         admit: impl FnOnce(&Statement) -> Result<()> + Send,
-    ) -> Result<(Arc<Statement>, RecordStream)> {
+    ) -> Result<Answer> {
         if let Some(statement) = self.control_of(caller, content).await? {
             admit(&statement)?;
             let rows = self.control(caller, content, &statement).await?;
-            return Ok((statement, rows));
+            return Ok(Answer {
+                statement,
+                rows,
+                open: None,
+            });
         }
         let Some(open) = self.transaction_of(caller, content)? else {
             let statement = self.prepare_within(caller, content, None).await?;
@@ -171,7 +187,11 @@ impl FlightServer {
                 .engine
                 .execute(&caller.scope, &statement, &values)
                 .await?;
-            return Ok((statement, rows));
+            return Ok(Answer {
+                statement,
+                rows,
+                open: None,
+            });
         };
         let mut running = self.transactions.enter(&open).await?;
         let transaction = running.transaction().clone();
@@ -188,8 +208,21 @@ impl FlightServer {
             .execute_within(&caller.scope, &statement, &values, Some(&transaction))
             .await;
         running.finish();
-        Ok((statement, rows?))
+        Ok(Answer {
+            statement,
+            rows: rows?,
+            open: Some(open),
+        })
     }
+}
+
+/// What a statement answers.
+pub(super) struct Answer {
+    statement: Arc<Statement>,
+    /// The rows, or the count of those that were written.
+    pub rows: RecordStream,
+    /// The transaction that they are read in.
+    open: Option<Arc<Open>>,
 }
 
 /// The values of `content`'s parameters in the types that `statement` takes.

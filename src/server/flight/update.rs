@@ -73,8 +73,8 @@ impl FlightServer {
     }
 
     async fn update_once(&self, caller: &Caller, content: &Content) -> Result<DoPutUpdateResult> {
-        let (_, rows) = self.answer(caller, content, refuse_query).await?;
-        Ok(counted(affected(rows.try_collect().await?)?))
+        let answer = self.answer(caller, content, refuse_query).await?;
+        Ok(counted(affected(answer.rows.try_collect().await?)?))
     }
 
     /// Adds the rows of `messages` to a table.

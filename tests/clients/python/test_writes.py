@@ -225,6 +225,20 @@ def test_rebinding_rolls_back(tenants, alice, bob):
         assert rows(cursor, "SELECT count(*) FROM t") == [(0,)]
 
 
+def test_transactions_are_counted(tenants, metric):
+    session, _ = tenants
+    ended = "jammi_transactions_ended_total"
+    committed, closed = metric(ended, how="committed"), metric(ended, how="closed")
+    connection = session.connect(autocommit=False)
+    with connection.cursor() as cursor:
+        rows(cursor, "INSERT INTO t VALUES (1, 'a')")
+        assert metric("jammi_transactions") >= 1
+    connection.commit()
+    connection.close()
+    assert metric(ended, how="committed") == committed + 1
+    assert metric(ended, how="closed") == closed + 1
+
+
 def test_a_killed_client_holds_up_nobody(tenants, server):
     import subprocess
     import sys

@@ -9,6 +9,9 @@
 //!
 //! Architecture invariant: no lock here is held across anything that waits.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,7 +32,7 @@ use crate::tenant::{Principal, SessionId};
 pub struct Transactions(Arc<Shared>);
 
 struct Shared {
-    open: Mutex<HashMap<u64, Arc<Open>>>,
+    open: Mutex<Register>,
     /// How many there are, for those who would find none.
     count: AtomicUsize,
     clock: Arc<dyn Clock>,
@@ -37,6 +40,36 @@ struct Shared {
     session_max: usize,
     idle_timeout_ms: i64,
     unused_timeout_ms: i64,
+}
+
+/// The transactions by their numbers, and by whose they are.
+#[derive(Default)]
+struct Register {
+    by_serial: HashMap<u64, Arc<Open>>,
+    by_owner: HashMap<Owner, Vec<Arc<Open>>>,
+}
+
+impl Register {
+    fn of(&self, owner: &Owner) -> &[Arc<Open>] {
+        self.by_owner.get(owner).map_or(&[], Vec::as_slice)
+    }
+
+    fn add(&mut self, one: Arc<Open>) {
+        let own = self.by_owner.entry(one.owner.clone()).or_default();
+        own.push(Arc::clone(&one));
+        self.by_serial.insert(one.serial, one);
+    }
+
+    fn remove(&mut self, serial: u64) -> Option<Arc<Open>> {
+        let one = self.by_serial.remove(&serial)?;
+        if let Some(own) = self.by_owner.get_mut(&one.owner) {
+            own.retain(|other| other.serial != serial);
+            if own.is_empty() {
+                self.by_owner.remove(&one.owner);
+            }
+        }
+        Some(one)
+    }
 }
 
 /// An open transaction, or one that ended without its client's doing.
@@ -110,22 +143,22 @@ impl Transactions {
         by_text: bool,
     ) -> Result<()> {
         let mut open = self.0.open();
-        if open.len() >= self.0.max {
+        if open.by_serial.len() >= self.0.max {
             return Err(Error::ResourceExhausted(format!(
                 "{} transactions are open, as many as may be: try again later, or raise \
                  transactions.max",
                 self.0.max
             )));
         }
-        let of_session = || open.values().filter(|one| one.owner == party.owner);
-        if of_session().count() >= self.0.session_max {
+        let of_session = open.of(&party.owner);
+        if of_session.len() >= self.0.session_max {
             return Err(Error::ResourceExhausted(format!(
                 "{} transactions are open in this session, as many as may be: end one, or raise \
                  transactions.session_max",
                 self.0.session_max
             )));
         }
-        if by_text && of_session().any(|one| one.by_text) {
+        if by_text && of_session.iter().any(|one| one.by_text) {
             return Err(Error::FailedPrecondition(
                 "a transaction is open in this session: send COMMIT or ROLLBACK first".into(),
             ));
@@ -142,14 +175,14 @@ impl Transactions {
             has_run: AtomicBool::new(false),
             running: AtomicUsize::new(0),
         };
-        open.insert(serial, Arc::new(begun));
+        open.add(Arc::new(begun));
         self.0.counted(&open);
         Ok(())
     }
 
     /// The transaction of a number, which its holder's seal vouched for.
     pub(super) fn named(&self, party: &Party, serial: u64) -> Result<Arc<Open>> {
-        let found = self.0.open().get(&serial).cloned();
+        let found = self.0.open().by_serial.get(&serial).cloned();
         let found = found.filter(|one| one.is_of(party)).ok_or_else(missing)?;
         found.touch(&self.0);
         Ok(found)
@@ -162,8 +195,8 @@ impl Transactions {
             return None;
         }
         let open = self.0.open();
-        let mut own = open.values().filter(|one| one.by_text && one.is_of(party));
-        let found = own.next().cloned()?;
+        let mut own = open.of(&party.owner).iter();
+        let found = own.find(|one| one.by_text && one.is_of(party)).cloned()?;
         found.touch(&self.0);
         Some(found)
     }
@@ -179,7 +212,8 @@ impl Transactions {
         }
         let open = self.0.open();
         let mut on_connection = open
-            .values()
+            .of(&party.owner)
+            .iter()
             .filter(|one| one.is_of(party) && one.connection == party.connection);
         let found = on_connection.next().cloned();
         if on_connection.next().is_some() {
@@ -192,6 +226,11 @@ impl Transactions {
             found.touch(&self.0);
         }
         Ok(found)
+    }
+
+    /// Notes that `one` is in use.
+    pub(super) fn touch(&self, one: &Open) {
+        one.touch(&self.0);
     }
 
     /// Commits or rolls back, after the statements that run.
@@ -275,7 +314,8 @@ impl Transactions {
         let now_ms = self.0.clock.now_ms();
         let idle: Vec<_> = {
             let open = self.0.open();
-            open.values()
+            open.by_serial
+                .values()
                 .filter(|one| self.0.is_idle(one, now_ms))
                 .cloned()
                 .collect()
@@ -299,11 +339,12 @@ impl Transactions {
         let ended: Vec<_> = {
             let mut open = self.0.open();
             let serials: Vec<u64> = open
+                .by_serial
                 .values()
                 .filter(|one| which(one))
                 .map(|one| one.serial)
                 .collect();
-            let ended = serials.iter().filter_map(|serial| open.remove(serial));
+            let ended = serials.iter().filter_map(|serial| open.remove(*serial));
             let ended = ended.collect();
             self.0.counted(&open);
             ended
@@ -318,19 +359,20 @@ impl Transactions {
 
     fn forget(&self, one: &Open) {
         let mut open = self.0.open();
-        open.remove(&one.serial);
+        open.remove(one.serial);
         self.0.counted(&open);
     }
 }
 
 impl Shared {
-    fn open(&self) -> MutexGuard<'_, HashMap<u64, Arc<Open>>> {
+    fn open(&self) -> MutexGuard<'_, Register> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn counted(&self, open: &HashMap<u64, Arc<Open>>) {
-        self.count.store(open.len(), Ordering::Release);
-        gauge!("jammi_transactions").set(open.len() as f64);
+    fn counted(&self, open: &Register) {
+        let count = open.by_serial.len();
+        self.count.store(count, Ordering::Release);
+        gauge!("jammi_transactions").set(count as f64);
     }
 
     fn idle_ms(&self, one: &Open, now_ms: i64) -> i64 {
@@ -468,164 +510,4 @@ impl Drop for Counted {
 /// What is answered for an id that means nothing to the caller.
 pub(super) fn missing() -> Error {
     Error::NotFound("the transaction does not exist, or has ended: begin another".into())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::str::FromStr;
-
-    use crate::engine::{Engine, NameDefaults};
-    use crate::tenant::{Scope, TenantId};
-
-    use super::*;
-
-    #[derive(Default)]
-    struct TestClock(AtomicI64);
-
-    impl Clock for TestClock {
-        fn now_ms(&self) -> i64 {
-            self.0.load(Ordering::Relaxed)
-        }
-    }
-
-    struct World {
-        engine: Engine,
-        scope: Scope,
-        clock: Arc<TestClock>,
-        transactions: Transactions,
-        _dir: tempfile::TempDir,
-    }
-
-    impl World {
-        async fn new() -> Self {
-            let dir = tempfile::tempdir().unwrap();
-            let mut config = JammiConfig {
-                artifact_dir: dir.path().to_owned(),
-                ..JammiConfig::default()
-            };
-            config.transactions.idle_timeout_secs = 10;
-            config.sessions.idle_timeout_secs = 100;
-            let tenant = TenantId::from_str("018f5a0e-c4c8-7e10-9c4f-3b6f7c5a8e9a").unwrap();
-            let clock = Arc::new(TestClock::default());
-            let world = World {
-                engine: Engine::open(&config).await.unwrap(),
-                scope: Scope::tenant_bound(Principal::trusted_network(), tenant),
-                transactions: Transactions::new(&config, Arc::<TestClock>::clone(&clock)),
-                clock,
-                _dir: dir,
-            };
-            world.run("CREATE TABLE t (id INT)", None).await;
-            world
-        }
-
-        fn begin(&self, serial: u64, by_text: bool) -> Arc<Open> {
-            let transaction = self.engine.begin(&self.scope);
-            self.transactions
-                .begin(party(), serial, transaction, by_text)
-                .unwrap();
-            self.transactions.named(&party(), serial).unwrap()
-        }
-
-        async fn run(&self, sql: &str, within: Option<&SessionTransaction>) {
-            let names = NameDefaults::default();
-            let prepared = self.engine.prepare_within(&self.scope, &names, sql, within);
-            let statement = prepared.await.unwrap();
-            self.engine
-                .execute_within(&self.scope, &statement, &[], within)
-                .await
-                .unwrap();
-        }
-
-        /// Inserts a row in `one`.
-        async fn insert(&self, one: &Arc<Open>) {
-            let running = self.transactions.enter(one).await.unwrap();
-            self.run("INSERT INTO t VALUES (1)", Some(running.transaction()))
-                .await;
-            running.finish();
-        }
-
-        fn pass(&self, secs: i64) {
-            self.clock.0.fetch_add(secs * 1_000, Ordering::Relaxed);
-            self.transactions.sweep();
-        }
-    }
-
-    fn party() -> Party {
-        let session = SessionId::from_str("s").unwrap();
-        Party {
-            owner: (Principal::trusted_network(), Some(session)),
-            generation: 1,
-            connection: None,
-        }
-    }
-
-    fn text<T>(result: Result<T>) -> String {
-        match result {
-            Ok(_) => "ok".into(),
-            Err(error) => error.to_string(),
-        }
-    }
-
-    #[tokio::test]
-    async fn idle_transactions_are_rolled_back_and_remembered() {
-        let world = World::new().await;
-        let used = world.begin(1, false);
-        let unused = world.begin(2, true);
-        world.insert(&used).await;
-        world.pass(9);
-        world.insert(&used).await;
-        world.pass(9);
-        assert!(used.transaction().is_ok());
-        world.pass(2);
-        // It holds up no other writer, and no statement passes for one of it.
-        world.run("INSERT INTO t VALUES (2)", None).await;
-        let idle = text(world.transactions.enter(&used).await);
-        assert!(idle.contains("transactions.idle_timeout_secs"), "{idle}");
-        let idle = text(world.transactions.end(&used, true).await);
-        assert!(idle.contains("was rolled back"), "{idle}");
-        // Its client knows now.
-        let gone = text(world.transactions.named(&party(), 1));
-        assert!(gone.contains("has ended"), "{gone}");
-        // One that holds nothing is kept for as long as its session.
-        assert!(unused.transaction().is_ok());
-        world.pass(200);
-        assert!(world.transactions.of_session(&party()).is_none());
-    }
-
-    #[tokio::test]
-    async fn rolling_back_what_was_idle_succeeds() {
-        let world = World::new().await;
-        let used = world.begin(1, true);
-        world.insert(&used).await;
-        world.pass(11);
-        let found = world.transactions.of_session(&party()).unwrap();
-        assert!(text(found.transaction()).contains("send ROLLBACK"));
-        assert_eq!(text(world.transactions.end(&found, false).await), "ok");
-        assert!(world.transactions.of_session(&party()).is_none());
-    }
-
-    #[tokio::test]
-    async fn a_write_that_breaks_off_ends_the_transaction() {
-        let world = World::new().await;
-        let one = world.begin(1, false);
-        drop(world.transactions.enter(&one).await.unwrap());
-        assert!(one.transaction().is_ok());
-        let mut running = world.transactions.enter(&one).await.unwrap();
-        running.writes();
-        drop(running);
-        let broken = text(world.transactions.end(&one, true).await);
-        assert!(broken.contains("was broken off"), "{broken}");
-    }
-
-    #[tokio::test]
-    async fn a_running_statement_is_not_idle() {
-        let world = World::new().await;
-        let one = world.begin(1, false);
-        let running = world.transactions.enter(&one).await.unwrap();
-        world.pass(1_000);
-        assert!(one.transaction().is_ok());
-        running.finish();
-        world.pass(9);
-        assert!(one.transaction().is_ok());
-    }
 }
