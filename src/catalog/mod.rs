@@ -15,7 +15,7 @@ mod models;
 mod name;
 mod relation;
 pub(crate) mod relations;
-mod schema_ipc;
+pub(crate) mod schema_ipc;
 mod snapshot;
 mod source;
 mod sources;

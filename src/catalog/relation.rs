@@ -52,6 +52,12 @@ impl Relation {
         }
     }
 
+    /// How the relation is spelled in SQL.
+    pub fn sql_name(&self) -> String {
+        let name = datafusion::common::utils::quote_identifier(&self.name);
+        format!("mutable.public.{name}")
+    }
+
     /// The columns.
     pub fn schema(&self) -> SchemaRef {
         match &self.body {

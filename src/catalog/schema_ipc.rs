@@ -1,9 +1,11 @@
-//! An Arrow schema as the bytes that a lane keeps of it: an IPC schema message.
+//! An Arrow schema as bytes: those that a lane keeps of it, and those that clients
+//! send. Both are an IPC schema message, which clients encapsulate.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use arrow::datatypes::Schema;
-use arrow::ipc::convert::try_schema_from_flatbuffer_bytes;
+use arrow::error::ArrowError;
+use arrow::ipc::convert::{try_schema_from_flatbuffer_bytes, try_schema_from_ipc_buffer};
 use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteOptions};
 
 /// The bytes of `schema`.
@@ -17,11 +19,20 @@ pub(super) fn encode(schema: &Schema) -> Vec<u8> {
         .ipc_message
 }
 
-/// The schema that `bytes` hold, or why they hold none. Arrow's decoder panics on
-/// a message that is well formed and says nonsense, which a damaged file may
-/// hold.
+/// The schema that `bytes` hold, or why they hold none.
 pub(super) fn decode(bytes: &[u8]) -> Result<Schema, String> {
-    match catch_unwind(AssertUnwindSafe(|| try_schema_from_flatbuffer_bytes(bytes))) {
+    sheltered(|| try_schema_from_flatbuffer_bytes(bytes))
+}
+
+/// The schema of an encapsulated message, or why it holds none.
+pub(crate) fn decode_message(bytes: &[u8]) -> Result<Schema, String> {
+    sheltered(|| try_schema_from_ipc_buffer(bytes))
+}
+
+/// Arrow's decoder panics on a message that is well formed and says nonsense,
+/// which a damaged file or a client may hold.
+fn sheltered(decode: impl FnOnce() -> Result<Schema, ArrowError>) -> Result<Schema, String> {
+    match catch_unwind(AssertUnwindSafe(decode)) {
         Ok(decoded) => decoded.map_err(|error| error.to_string()),
         Err(_panic) => Err("it is not a schema".into()),
     }
@@ -85,7 +96,12 @@ mod tests {
                 .map(|(name, of, null)| Field::new(name, of, null).with_metadata(metadata.clone()))
                 .collect();
             let schema = Schema::new_with_metadata(fields, metadata);
-            prop_assert_eq!(decode(&encode(&schema)), Ok(schema));
+            let message = encode(&schema);
+            let mut encapsulated = vec![0xff; 4];
+            encapsulated.extend(u32::try_from(message.len()).unwrap().to_le_bytes());
+            encapsulated.extend(&message);
+            prop_assert_eq!(decode_message(&encapsulated), Ok(schema.clone()));
+            prop_assert_eq!(decode(&message), Ok(schema));
         }
 
         #[test]
@@ -99,6 +115,7 @@ mod tests {
             bytes[at] = with;
             // Either is right; what must not happen is a panic.
             let _ = decode(&bytes);
+            let _ = decode_message(&bytes);
         }
     }
 }

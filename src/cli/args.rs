@@ -67,6 +67,9 @@ pub enum Command {
     /// Files that are read as tables.
     #[command(subcommand)]
     Sources(SourcesCommand),
+    /// Tables whose rows are stored here, and views.
+    #[command(subcommand)]
+    Tables(TablesCommand),
     /// The registry of models.
     #[command(subcommand)]
     Models(ModelsCommand),
@@ -74,6 +77,16 @@ pub enum Command {
     Query(QueryArgs),
     /// Talk SQL: interactively on a terminal, else statement by statement from stdin.
     Shell(OutputArgs),
+    /// Copy what the tenant has to a new file, while it is in use; without a tenant, what is shared.
+    Backup {
+        /// The file, which must not be there yet.
+        file: PathBuf,
+    },
+    /// Put a backup in the place of what the tenant has; without a tenant, of what is shared.
+    Restore {
+        /// A file that `jammi backup` wrote for the same tenant.
+        file: PathBuf,
+    },
 }
 
 /// How the server is run.
@@ -140,6 +153,55 @@ pub struct AddSourceArgs {
     /// Rows carry no tenant: whoever sees the source sees all of them.
     #[arg(long)]
     pub no_tenant_column: bool,
+}
+
+/// What to do with tables.
+#[derive(Debug, Subcommand)]
+pub enum TablesCommand {
+    /// List the stored tables and views that can be read.
+    List(OutputArgs),
+    /// Show a table with its columns and constraints, or a view.
+    Describe {
+        /// The table's name.
+        name: String,
+        /// How the rows are written.
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Make a table.
+    Create(CreateTableArgs),
+    /// Forget a table and its rows.
+    Drop {
+        /// The table's name.
+        name: String,
+    },
+}
+
+/// A table to be made.
+#[derive(Debug, Args)]
+pub struct CreateTableArgs {
+    /// The table's name.
+    pub name: String,
+    /// Take the columns of a Parquet or Arrow file; its rows stay there.
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with = "columns",
+        required_unless_present = "columns"
+    )]
+    pub schema_from: Option<PathBuf>,
+    /// The columns as in CREATE TABLE, as in "id BIGINT PRIMARY KEY, title VARCHAR".
+    #[arg(long, value_name = "SQL")]
+    pub columns: Option<String>,
+    /// The columns of the primary key.
+    #[arg(long, value_name = "COLUMN,...", value_delimiter = ',')]
+    pub primary_key: Vec<String>,
+    /// The columns of a unique constraint; may be given more than once.
+    #[arg(long, value_name = "COLUMN,...")]
+    pub unique: Vec<String>,
+    /// Leave an existing table of the name as it is.
+    #[arg(long)]
+    pub if_not_exists: bool,
 }
 
 /// What to do with models.

@@ -1,5 +1,5 @@
-//! Sources, models and tables as rows, so that lists leave through the same
-//! writers as results do.
+//! Sources, models and what SQL can name as rows, so that lists leave through the
+//! same writers as results do.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use super::failure::Outcome;
 use super::target::TableRecord;
 use crate::server::proto::catalog::{Column, Lane, Model, Source, SourceFormat};
 
-type NamedColumns = Vec<(&'static str, ArrayRef)>;
+pub(super) type NamedColumns = Vec<(&'static str, ArrayRef)>;
 
 /// A row a source, with the number of its columns.
 pub fn sources(sources: &[Source]) -> Outcome<RecordBatch> {
@@ -38,10 +38,14 @@ pub fn source(source: &Source) -> Outcome<RecordBatch> {
 
 /// A row a fact of a source, without its columns.
 pub fn source_sheet(source: &Source) -> Outcome<RecordBatch> {
-    let facts = source_facts(std::slice::from_ref(source));
+    sheet_of(&source_facts(std::slice::from_ref(source)))
+}
+
+/// A row a column of `facts`, which have one row.
+pub(super) fn sheet_of(facts: &NamedColumns) -> Outcome<RecordBatch> {
     let options = FormatOptions::default();
     let mut values = Vec::with_capacity(facts.len());
-    for (_, column) in &facts {
+    for (_, column) in facts {
         let is_known = !column.is_null(0);
         let formatter = ArrayFormatter::try_new(column, &options)?;
         values.push(is_known.then(|| formatter.value(0).to_string()));
@@ -132,22 +136,22 @@ fn source_facts(sources: &[Source]) -> NamedColumns {
     ]
 }
 
-fn texts<T>(items: &[T], text: impl for<'a> Fn(&'a T) -> &'a str) -> ArrayRef {
+pub(super) fn texts<T>(items: &[T], text: impl for<'a> Fn(&'a T) -> &'a str) -> ArrayRef {
     Arc::new(StringArray::from_iter_values(items.iter().map(text)))
 }
 
-fn flags<T>(items: &[T], flag: impl Fn(&T) -> bool) -> ArrayRef {
+pub(super) fn flags<T>(items: &[T], flag: impl Fn(&T) -> bool) -> ArrayRef {
     let flags: Vec<bool> = items.iter().map(flag).collect();
     Arc::new(BooleanArray::from(flags))
 }
 
 /// Unix times in milliseconds as instants.
-fn times<T>(items: &[T], time_ms: impl Fn(&T) -> i64) -> ArrayRef {
+pub(super) fn times<T>(items: &[T], time_ms: impl Fn(&T) -> i64) -> ArrayRef {
     let times = TimestampMillisecondArray::from_iter_values(items.iter().map(time_ms));
     Arc::new(times.with_timezone_utc())
 }
 
-fn lane_name(lane: Lane) -> &'static str {
+pub(super) fn lane_name(lane: Lane) -> &'static str {
     match lane {
         Lane::Tenant => "tenant",
         Lane::Global => "global",

@@ -15,15 +15,19 @@ pub mod progress;
 pub mod statements;
 pub mod target;
 
+mod backup;
 mod catalog_rows;
 mod interrupt;
 mod models;
 mod query;
 mod sample;
+mod schema_file;
 mod serve;
 mod settings;
 mod shell;
 mod sources;
+mod table_rows;
+mod tables;
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -78,6 +82,9 @@ async fn run(cli: Cli) -> Outcome {
         Command::Sources(command) => {
             on_target(&global, async |target| sources::run(target, command).await).await
         }
+        Command::Tables(command) => {
+            on_target(&global, async |target| tables::run(target, command).await).await
+        }
         Command::Models(command) => {
             on_target(&global, async |target| models::run(target, command).await).await
         }
@@ -85,6 +92,14 @@ async fn run(cli: Cli) -> Outcome {
             // What is wrong with the arguments is said before anything opens.
             let job = query::Job::new(args)?;
             on_target(&global, async |target| job.run(target).await).await
+        }
+        Command::Backup { file } => {
+            let interrupt = Interrupt::listen();
+            interrupt.or(backup::backup(&global, &file)).await
+        }
+        Command::Restore { file } => {
+            let interrupt = Interrupt::listen();
+            interrupt.or(backup::restore(&global, &file)).await
         }
     }
 }

@@ -66,6 +66,7 @@ pub use crate::source::{RegisterSource, Registered, TenantColumnChoice};
 pub use arrival::ParameterRows;
 pub use bound::affected;
 pub use control::TransactionControl;
+pub use define::NewTable;
 pub use guard::{GuardExec, ScopedTable};
 pub use ingest::{IfExists, IfMissing, IngestTarget};
 pub use lossless::{Texts, converted};
@@ -329,10 +330,11 @@ impl Engine {
                 define::run(self, scope, define, parameters, within).await?;
                 Ok(RecordStream::ready(statement.schema(), Vec::new()))
             }
-            Action::Control(control) => Err(Error::InvalidArgument(format!(
-                "{control:?} is about the transaction of a session, and there is none here: \
-                 begin one through the interface"
-            ))),
+            Action::Control(_) => Err(Error::InvalidArgument(
+                "transactions by SQL text belong to the sessions of a server: connect to one, or \
+                 begin a transaction with Engine::begin"
+                    .into(),
+            )),
             Action::Read(_) => Err(Error::internal(
                 "the statement cannot be run",
                 "a query among the writes",

@@ -122,6 +122,18 @@ pub(super) fn visible_tables(snapshot: &CatalogSnapshot) -> Vec<TableEntry> {
     tables
 }
 
+/// Refuses a relation that the scope may read and not define.
+pub(super) fn owned(relation: Arc<Relation>, scope: &Scope) -> Result<Arc<Relation>, Error> {
+    if relation.lane == scope.writable() {
+        return Ok(relation);
+    }
+    Err(Error::PermissionDenied(format!(
+        "`{}` is shared by every tenant: only a session that is bound to no tenant can change what \
+         it is",
+        relation.name
+    )))
+}
+
 /// Resolves the names of one statement for one scope.
 pub(super) struct Resolver<'a> {
     scope: &'a Scope,
@@ -268,15 +280,7 @@ impl<'a> Resolver<'a> {
     /// `NotFound` where the name means nothing, `PermissionDenied` where it means
     /// what the scope may read and not define.
     pub(super) fn owned_relation(&self, name: &ast::ObjectName) -> Result<Arc<Relation>, Error> {
-        let relation = self.relation(name)?;
-        if relation.lane == self.scope.writable() {
-            return Ok(relation);
-        }
-        Err(Error::PermissionDenied(format!(
-            "`{}` is shared by every tenant: only a session that is bound to no tenant can change \
-             what it is",
-            relation.name
-        )))
+        owned(self.relation(name)?, self.scope)
     }
 
     /// The table that a statement adds rows to or changes rows of.

@@ -1,4 +1,4 @@
-//! `jammi.v1.catalog.CatalogService`: sources and models over gRPC.
+//! `jammi.v1.catalog.CatalogService`: sources, models and tables over gRPC.
 //!
 //! Only translates: what a caller may see and do is decided below, by the
 //! scope that the request was admitted with.
@@ -10,6 +10,7 @@ use tonic::{Request, Response, Status, async_trait};
 use super::proto::catalog as proto;
 use super::proto::catalog::catalog_service_server::CatalogService;
 use super::status::respond;
+use super::tables;
 use super::tenant::Admitted;
 use crate::catalog::{Model, NewModel, Source, SourceFormat};
 use crate::engine::{Engine, RegisterSource, TenantColumnChoice};
@@ -176,6 +177,43 @@ impl Catalogs {
         catalog.drop_model(&scope, name, version).await?;
         Ok(proto::DropModelResponse {})
     }
+
+    async fn create_table_of(
+        &self,
+        request: Request<proto::CreateTableRequest>,
+    ) -> Result<proto::CreateTableResponse> {
+        let scope = Admitted::of(&request)?.scope()?;
+        let table = tables::create(&self.engine, &scope, request.into_inner()).await?;
+        Ok(proto::CreateTableResponse { table: Some(table) })
+    }
+
+    async fn describe_table_of(
+        &self,
+        request: Request<proto::DescribeTableRequest>,
+    ) -> Result<proto::DescribeTableResponse> {
+        let scope = Admitted::of(&request)?.scope()?;
+        let table = tables::describe(&self.engine, &scope, &request.get_ref().name).await?;
+        Ok(proto::DescribeTableResponse { table: Some(table) })
+    }
+
+    async fn list_tables_of(
+        &self,
+        request: Request<proto::ListTablesRequest>,
+    ) -> Result<proto::ListTablesResponse> {
+        let scope = Admitted::of(&request)?.scope()?;
+        let tables = tables::list(&self.engine, &scope).await?;
+        Ok(proto::ListTablesResponse { tables })
+    }
+
+    async fn drop_table_of(
+        &self,
+        request: Request<proto::DropTableRequest>,
+    ) -> Result<proto::DropTableResponse> {
+        let scope = Admitted::of(&request)?.scope()?;
+        let name = &request.get_ref().name;
+        self.engine.drop_table(&scope, name).await?;
+        Ok(proto::DropTableResponse {})
+    }
 }
 
 #[async_trait]
@@ -242,6 +280,34 @@ impl CatalogService for Catalogs {
     ) -> Result<Response<proto::DropModelResponse>, Status> {
         respond(self.drop_model_of(request).await)
     }
+
+    async fn create_table(
+        &self,
+        request: Request<proto::CreateTableRequest>,
+    ) -> Result<Response<proto::CreateTableResponse>, Status> {
+        respond(self.create_table_of(request).await)
+    }
+
+    async fn describe_table(
+        &self,
+        request: Request<proto::DescribeTableRequest>,
+    ) -> Result<Response<proto::DescribeTableResponse>, Status> {
+        respond(self.describe_table_of(request).await)
+    }
+
+    async fn list_tables(
+        &self,
+        request: Request<proto::ListTablesRequest>,
+    ) -> Result<Response<proto::ListTablesResponse>, Status> {
+        respond(self.list_tables_of(request).await)
+    }
+
+    async fn drop_table(
+        &self,
+        request: Request<proto::DropTableRequest>,
+    ) -> Result<Response<proto::DropTableResponse>, Status> {
+        respond(self.drop_table_of(request).await)
+    }
 }
 
 /// A text field of a message, where empty means absent.
@@ -283,6 +349,7 @@ pub(crate) fn source_message(source: &Arc<Source>) -> proto::Source {
             r#type: field.data_type().to_string(),
             nullable: field.is_nullable(),
             partition: definition.partition_columns.contains(field.name()),
+            default_sql: None,
         });
     proto::Source {
         name: definition.name.clone(),
@@ -309,7 +376,7 @@ pub(crate) fn model_message(model: Model) -> proto::Model {
     }
 }
 
-fn lane(lane: Lane) -> proto::Lane {
+pub(super) fn lane(lane: Lane) -> proto::Lane {
     match lane {
         Lane::Global => proto::Lane::Global,
         Lane::Tenant(_) => proto::Lane::Tenant,

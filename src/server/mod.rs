@@ -28,6 +28,7 @@ mod run;
 mod serve;
 pub mod session;
 pub mod status;
+pub mod tables;
 mod telemetry;
 pub mod tenant;
 

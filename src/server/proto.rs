@@ -6,7 +6,7 @@ pub mod session {
     tonic::include_proto!("jammi.v1.session");
 }
 
-/// `jammi.v1.catalog`: sources and models.
+/// `jammi.v1.catalog`: sources, models and tables.
 #[allow(missing_docs)]
 pub mod catalog {
     tonic::include_proto!("jammi.v1.catalog");

@@ -39,13 +39,16 @@ pub fn to_status(error: &Error) -> Status {
         tracing::error!(error = cause, "request failed: {error}");
     }
     match error {
-        // Their texts name paths for the operator who starts a server.
-        Error::Backend(BackendError::ArtifactDir { .. } | BackendError::ServerRunning { .. }) => {
-            Status::new(
-                code,
-                "the server's storage cannot be used: ask its operator",
-            )
-        }
+        // Their texts name paths, for the operator who starts a server or copies a
+        // lane.
+        Error::Backend(
+            BackendError::ArtifactDir { .. }
+            | BackendError::ServerRunning { .. }
+            | BackendError::BackupFile { .. },
+        ) => Status::new(
+            code,
+            "the server's storage cannot be used: ask its operator",
+        ),
         error => Status::new(code, error.to_string()),
     }
 }

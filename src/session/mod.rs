@@ -9,9 +9,9 @@ use arrow::array::RecordBatch;
 use datafusion::common::ScalarValue;
 use futures::TryStreamExt;
 
-use crate::catalog::{Model, NewModel, Source};
+use crate::catalog::{Model, NewModel, Relation, Source};
 use crate::config::JammiConfig;
-use crate::engine::{Engine, NameDefaults, RecordStream, RegisterSource, Registered};
+use crate::engine::{Engine, NameDefaults, NewTable, RecordStream, RegisterSource, Registered};
 use crate::error::Result;
 use crate::tenant::{Principal, Scope, TenantBinding, TenantId};
 
@@ -139,6 +139,65 @@ impl JammiSession {
     /// Forgets a source. Its files stay where they are.
     pub async fn drop_source(&self, name: &str) -> Result<()> {
         self.engine.catalog().drop_source(&self.scope(), name).await
+    }
+
+    /// Makes a table of the bound tenant, or a shared one of which every tenant
+    /// has rows of its own. It is written to with SQL.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use arrow::datatypes::{DataType, Field, Schema};
+    /// use jammi_db::config::JammiConfig;
+    /// use jammi_db::engine::NewTable;
+    /// use jammi_db::session::JammiSession;
+    ///
+    /// # #[tokio::main]
+    /// # async fn main() -> jammi_db::error::Result<()> {
+    /// # let dir = tempfile::tempdir().expect("a temporary directory");
+    /// # let config = JammiConfig {
+    /// #     artifact_dir: dir.path().to_owned(),
+    /// #     ..JammiConfig::default()
+    /// # };
+    /// # let session = JammiSession::new(config).await?;
+    /// let table = session
+    ///     .create_mutable_table(NewTable {
+    ///         name: "notes".into(),
+    ///         schema: Arc::new(Schema::new(vec![
+    ///             Field::new("id", DataType::Int64, false),
+    ///             Field::new("title", DataType::Utf8, true),
+    ///         ])),
+    ///         primary_key: vec!["id".into()],
+    ///         unique: Vec::new(),
+    ///         if_not_exists: false,
+    ///     })
+    ///     .await?;
+    /// assert_eq!(table.schema().field(2).name(), "tenant_id");
+    /// session.sql("INSERT INTO notes (id, title) VALUES (1, 'first')").await?;
+    /// assert_eq!(session.sql("SELECT * FROM notes").await?[0].num_rows(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Engine::create_table`].
+    pub async fn create_mutable_table(&self, new: NewTable) -> Result<Arc<Relation>> {
+        self.engine.create_table(&self.scope(), new).await
+    }
+
+    /// The tables and views that the next statement sees, by name. Sources are
+    /// not among them.
+    pub async fn list_tables(&self) -> Result<Vec<Arc<Relation>>> {
+        self.engine.stored_tables(&self.scope()).await
+    }
+
+    /// One table or view that the next statement sees.
+    pub async fn describe_table(&self, name: &str) -> Result<Arc<Relation>> {
+        self.engine.describe_table(&self.scope(), name).await
+    }
+
+    /// Forgets a table and its rows.
+    pub async fn drop_table(&self, name: &str) -> Result<()> {
+        self.engine.drop_table(&self.scope(), name).await
     }
 
     /// Records a model of the bound tenant, or a shared one.

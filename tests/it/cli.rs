@@ -17,13 +17,13 @@ fn write_inbox(dir: &Path) {
 }
 
 /// The two places where commands work on the data of `server`.
-fn targets(server: &TestServer) -> [[String; 2]; 2] {
+pub fn targets(server: &TestServer) -> [[String; 2]; 2] {
     let dir = server.dir().display().to_string();
     let url = format!("grpc://{}", server.grpc);
     [["--artifact-dir".into(), dir], ["--url".into(), url]]
 }
 
-fn jammi(dir: &Path, target: &[String], arguments: &[&str]) -> Command {
+pub fn jammi(dir: &Path, target: &[String], arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_jammi"));
     command
         .args(target)
@@ -38,12 +38,12 @@ fn jammi(dir: &Path, target: &[String], arguments: &[&str]) -> Command {
     command
 }
 
-fn text(bytes: &[u8]) -> &str {
+pub fn text(bytes: &[u8]) -> &str {
     str::from_utf8(bytes).unwrap()
 }
 
 /// Runs a command on both targets and answers what both said.
-async fn on_both(server: &TestServer, dir: &Path, arguments: &[&str]) -> Output {
+pub async fn on_both(server: &TestServer, dir: &Path, arguments: &[&str]) -> Output {
     let [embedded, remote] = targets(server);
     let embedded = jammi(dir, &embedded, arguments).output().await.unwrap();
     let remote = jammi(dir, &remote, arguments).output().await.unwrap();

@@ -8,7 +8,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod cli;
+mod cli_tables;
 mod client;
+mod definitions;
 mod engine;
 mod faults;
 mod flight;

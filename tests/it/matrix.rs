@@ -8,18 +8,21 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use arrow::datatypes::{DataType, Field, Schema};
 use jammi_db::engine::StatementKind;
 use jammi_db::server::method_names;
 use jammi_db::server::proto::catalog::catalog_service_client::CatalogServiceClient;
 use jammi_db::server::proto::catalog::{
-    DescribeModelRequest, DescribeSourceRequest, DropModelRequest, DropSourceRequest, Lane,
-    ListModelsRequest, ListSourcesRequest, RefreshSourceRequest, RegisterModelRequest,
+    CreateTableRequest, DescribeModelRequest, DescribeSourceRequest, DescribeTableRequest,
+    DropModelRequest, DropSourceRequest, DropTableRequest, Lane, ListModelsRequest,
+    ListSourcesRequest, ListTablesRequest, RefreshSourceRequest, RegisterModelRequest,
     RegisterSourceRequest, SourceFormat,
 };
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use crate::client::{ALICE, BOB, Client};
+use crate::definitions::schema_message;
 use crate::harness::{TestServer, bind, bound, in_session};
 
 /// What Alice is answered about an object of each lane.
@@ -91,6 +94,16 @@ fn rpcs() -> Vec<(&'static str, Row)> {
         ),
         ("/jammi.v1.catalog.CatalogService/ListModels", Lists),
         ("/jammi.v1.catalog.CatalogService/DropModel", Object(WRITES)),
+        (
+            "/jammi.v1.catalog.CatalogService/CreateTable",
+            Object(CREATES),
+        ),
+        (
+            "/jammi.v1.catalog.CatalogService/DescribeTable",
+            Object(READS),
+        ),
+        ("/jammi.v1.catalog.CatalogService/ListTables", Lists),
+        ("/jammi.v1.catalog.CatalogService/DropTable", Object(WRITES)),
         ("/arrow.flight.protocol.FlightService/Handshake", Flight),
         ("/arrow.flight.protocol.FlightService/ListFlights", Flight),
         ("/arrow.flight.protocol.FlightService/GetFlightInfo", Flight),
@@ -190,7 +203,7 @@ fn table_access(kind: StatementKind) -> Access {
     }
 }
 
-/// A server with a source and a model in each lane: `own_*` is Alice's,
+/// A server with a source, a model and a table in each lane: `own_*` is Alice's,
 /// `global_*` shared, `foreign_*` Bob's.
 struct World {
     server: TestServer,
@@ -219,6 +232,11 @@ impl World {
                 .register_model(in_session(session, request))
                 .await
                 .unwrap();
+            let request = create_table(&format!("{lane}_table"));
+            catalog
+                .create_table(in_session(session, request))
+                .await
+                .unwrap();
         }
         World { server, catalog }
     }
@@ -227,6 +245,7 @@ impl World {
     async fn call(&mut self, method: &str, lane: &str) -> Result<(), Status> {
         let source = format!("{lane}_source");
         let model = format!("{lane}_model");
+        let table = format!("{lane}_table");
         let version = "1".to_owned();
         let catalog = &mut self.catalog;
         match method.rsplit('/').next().unwrap() {
@@ -280,6 +299,18 @@ impl World {
                     .await
                     .map(drop)
             }
+            "CreateTable" => {
+                let request = in_session("alice", create_table(&table));
+                catalog.create_table(request).await.map(drop)
+            }
+            "DescribeTable" => {
+                let request = in_session("alice", DescribeTableRequest { name: table });
+                catalog.describe_table(request).await.map(drop)
+            }
+            "DropTable" => {
+                let request = in_session("alice", DropTableRequest { name: table });
+                catalog.drop_table(request).await.map(drop)
+            }
             other => panic!("{other} names no object"),
         }
     }
@@ -300,6 +331,16 @@ fn register_model(name: &str) -> RegisterModelRequest {
         version: "1".into(),
         uri: "s3://models/1".into(),
         metadata: String::new(),
+    }
+}
+
+fn create_table(name: &str) -> CreateTableRequest {
+    CreateTableRequest {
+        name: name.into(),
+        schema: schema_message(&Schema::new(vec![Field::new("id", DataType::Int64, false)])),
+        primary_key: vec!["id".into()],
+        unique: Vec::new(),
+        if_not_exists: false,
     }
 }
 
@@ -342,6 +383,16 @@ async fn rpcs_that_name_an_object_meet_each_lane_as_the_table_says() {
                 let answer = catalog.describe_source(in_session(session, request)).await;
                 let source = answer.unwrap().into_inner().source.unwrap();
                 assert_eq!(source.columns.len(), 2, "{method}");
+            }
+            for (name, session) in [("foreign_table", "bob"), ("global_table", "operator")] {
+                let request = DescribeTableRequest { name: name.into() };
+                let answer = catalog.describe_table(in_session(session, request)).await;
+                let table = answer.unwrap().into_inner().table.unwrap();
+                assert_eq!(
+                    (table.columns.len(), table.indexes.len()),
+                    (2, 1),
+                    "{method}"
+                );
             }
             world.server.stop().await;
         }
@@ -387,6 +438,22 @@ async fn rpcs_that_list_leave_the_foreign_lane_out() {
         let names: BTreeSet<&str> = models.iter().map(|model| model.name.as_str()).collect();
         let expected = format!("{own}_model");
         assert_eq!(names, BTreeSet::from(["global_model", expected.as_str()]));
+
+        let request = in_session(session, ListTablesRequest {});
+        let tables = world.catalog.list_tables(request).await.unwrap();
+        let tables = tables.into_inner().tables;
+        let names: BTreeSet<(&str, Lane)> = tables
+            .iter()
+            .map(|table| (table.name.as_str(), table.lane()))
+            .collect();
+        let expected = format!("{own}_table");
+        assert_eq!(
+            names,
+            BTreeSet::from([
+                ("global_table", Lane::Global),
+                (expected.as_str(), Lane::Tenant)
+            ])
+        );
     }
     world.server.stop().await;
 }

@@ -8,7 +8,7 @@ use crate::tenant::TenantId;
 /// What `\?` prints.
 pub const HELP: &str = "\
 \\d                list tables
-\\d TABLE          list the columns of a table
+\\d TABLE          describe a table
 \\tenant           show the tenant that statements are for
 \\tenant UUID      work for a tenant
 \\tenant -         work for no tenant, on the shared rows alone

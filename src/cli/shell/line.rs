@@ -6,7 +6,7 @@ use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer, Word};
 
-/// A table that a line reads, by the names it has there.
+/// A table that a line reads or writes, by the names it has there.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Relation {
     /// The dotted name, in one to three parts.
@@ -15,7 +15,7 @@ pub struct Relation {
     pub alias: Option<String>,
 }
 
-/// The tables after FROM and JOIN.
+/// The tables after FROM, JOIN, INTO and UPDATE.
 pub fn relations(line: &str) -> Vec<Relation> {
     let mut tokens = Vec::new();
     // What does not tokenize yet is not finished: what precedes it counts.
@@ -28,7 +28,10 @@ pub fn relations(line: &str) -> Vec<Relation> {
     let mut relations = Vec::new();
     for (at, token) in words.iter().enumerate() {
         let Token::Word(word) = token else { continue };
-        if !matches!(word.keyword, Keyword::FROM | Keyword::JOIN) {
+        if !matches!(
+            word.keyword,
+            Keyword::FROM | Keyword::JOIN | Keyword::INTO | Keyword::UPDATE
+        ) {
             continue;
         }
         let (path, rest) = path_at(&words[at + 1..]);
@@ -57,7 +60,9 @@ pub fn expects_table(text: &str) -> bool {
         .trim_end()
         .rsplit(|character: char| !character.is_alphanumeric())
         .next();
-    let openers = ["from", "join", "table", "describe"];
+    let openers = [
+        "from", "join", "table", "describe", "into", "update", "truncate", "view", "using",
+    ];
     text.ends_with(char::is_whitespace)
         && last.is_some_and(|last| openers.iter().any(|word| word.eq_ignore_ascii_case(last)))
 }
@@ -111,6 +116,8 @@ mod tests {
             ),
             ("select 'open from t", &[]),
             ("from t where a = 'open", &[("t", None)]),
+            ("insert into t (", &[("t", None)]),
+            ("update t as x set", &[("t", Some("x"))]),
         ] {
             let found = relations(line);
             let found: Vec<_> = found
@@ -131,6 +138,8 @@ mod tests {
             ("select * from ", true),
             ("select * FROM", false),
             ("from a join\n", true),
+            ("insert into ", true),
+            ("UPDATE ", true),
             ("from a where ", false),
             ("", false),
         ] {

@@ -25,6 +25,7 @@ use super::output::Output;
 use super::progress::Progress;
 use super::query::run_statement;
 use super::statements::{is_complete, split, split_script};
+use super::tables::{describe, is_stored};
 use super::target::{TableRecord, Target};
 use super::{notice, report};
 use crate::tenant::TenantId;
@@ -170,7 +171,13 @@ impl Shell {
             ShellCommand::Columns(name) => {
                 let tables = self.tables().await?;
                 let table = named(&tables, &name)?;
-                self.show(|output| output.batch(&catalog_rows::table_columns(table)?))?;
+                if is_stored(&table.catalog, &table.schema) {
+                    let work = self.target.stored_table(&table.name);
+                    let stored = self.interrupt.or(work).await?;
+                    self.show(|output| describe(&stored, output))?;
+                } else {
+                    self.show(|output| output.batch(&catalog_rows::table_columns(table)?))?;
+                }
             }
             ShellCommand::ShowTenant => {
                 let text = match self.target.tenant() {

@@ -17,9 +17,10 @@ use crate::engine::{Engine, NameDefaults, RegisterSource, TenantColumnChoice};
 use crate::server::catalog::{model_message, source_message};
 use crate::server::flight::wire;
 use crate::server::proto::catalog::{
-    Model, RegisterModelRequest, RegisterSourceRequest, RegisterSourceResponse, Source,
-    SourceFormat,
+    CreateTableRequest, Model, RegisterModelRequest, RegisterSourceRequest, RegisterSourceResponse,
+    Source, SourceFormat, Table,
 };
+use crate::server::tables;
 use crate::tenant::{Principal, Scope, TenantBinding, TenantId};
 
 /// The engine in this process, and the tenant that statements are for.
@@ -78,6 +79,22 @@ impl Embedded {
                 columns: wire::plain_schema(&entry.arrow_schema),
             })
             .collect())
+    }
+
+    pub(super) async fn stored_tables(&self) -> Outcome<Vec<Table>> {
+        Ok(tables::list(&self.engine, &self.scope()).await?)
+    }
+
+    pub(super) async fn stored_table(&self, name: &str) -> Outcome<Table> {
+        Ok(tables::describe(&self.engine, &self.scope(), name).await?)
+    }
+
+    pub(super) async fn create_table(&self, request: CreateTableRequest) -> Outcome<Table> {
+        Ok(tables::create(&self.engine, &self.scope(), request).await?)
+    }
+
+    pub(super) async fn drop_table(&self, name: &str) -> Outcome {
+        Ok(self.engine.drop_table(&self.scope(), name).await?)
     }
 
     pub(super) async fn sources(&self) -> Outcome<Vec<Source>> {

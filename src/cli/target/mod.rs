@@ -25,7 +25,8 @@ pub use self::url::ServerUrl;
 use super::failure::Outcome;
 use crate::config::JammiConfig;
 use crate::server::proto::catalog::{
-    Model, RegisterModelRequest, RegisterSourceRequest, RegisterSourceResponse, Source,
+    CreateTableRequest, Model, RegisterModelRequest, RegisterSourceRequest, RegisterSourceResponse,
+    Source, Table,
 };
 use crate::tenant::TenantId;
 
@@ -46,7 +47,7 @@ pub struct TableRecord {
     pub schema: String,
     /// Its own name.
     pub name: String,
-    /// `TABLE` or `SYSTEM TABLE`.
+    /// `TABLE`, `VIEW` or `SYSTEM TABLE`.
     pub kind: String,
     /// Its columns.
     pub columns: SchemaRef,
@@ -122,6 +123,26 @@ impl Target {
     /// Every table that is visible, with its columns.
     pub async fn tables(&self) -> Outcome<Vec<TableRecord>> {
         each!(self.tables())
+    }
+
+    /// Every stored table and view that is visible, by name.
+    pub async fn stored_tables(&self) -> Outcome<Vec<Table>> {
+        each!(self.stored_tables())
+    }
+
+    /// One stored table or view.
+    pub async fn stored_table(&self, name: &str) -> Outcome<Table> {
+        each!(self.stored_table(name))
+    }
+
+    /// Makes a table.
+    pub async fn create_table(&self, request: CreateTableRequest) -> Outcome<Table> {
+        each!(self.create_table(request))
+    }
+
+    /// Forgets a table and its rows.
+    pub async fn drop_table(&self, name: &str) -> Outcome {
+        each!(self.drop_table(name))
     }
 
     /// Every source that is visible, by name.

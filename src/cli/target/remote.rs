@@ -24,9 +24,10 @@ use super::super::failure::{Failure, Outcome, root_cause};
 use super::{Rows, ServerUrl, TableRecord};
 use crate::server::proto::catalog::catalog_service_client::CatalogServiceClient;
 use crate::server::proto::catalog::{
-    DescribeModelRequest, DescribeSourceRequest, DropModelRequest, DropSourceRequest,
-    ListModelsRequest, ListSourcesRequest, Model, RefreshSourceRequest, RegisterModelRequest,
-    RegisterSourceRequest, RegisterSourceResponse, Source,
+    CreateTableRequest, DescribeModelRequest, DescribeSourceRequest, DescribeTableRequest,
+    DropModelRequest, DropSourceRequest, DropTableRequest, ListModelsRequest, ListSourcesRequest,
+    ListTablesRequest, Model, RefreshSourceRequest, RegisterModelRequest, RegisterSourceRequest,
+    RegisterSourceResponse, Source, Table,
 };
 use crate::server::proto::session::session_service_client::SessionServiceClient;
 use crate::server::proto::session::{
@@ -142,6 +143,29 @@ impl Remote {
             tables.extend(table_records(&batch)?);
         }
         Ok(tables)
+    }
+
+    pub(super) async fn stored_tables(&self) -> Outcome<Vec<Table>> {
+        let response = self.catalog().list_tables(ListTablesRequest {}).await?;
+        Ok(response.into_inner().tables)
+    }
+
+    pub(super) async fn stored_table(&self, name: &str) -> Outcome<Table> {
+        let name = name.to_owned();
+        let request = DescribeTableRequest { name };
+        let response = self.catalog().describe_table(request).await?;
+        present(response.into_inner().table, "table")
+    }
+
+    pub(super) async fn create_table(&self, request: CreateTableRequest) -> Outcome<Table> {
+        let response = self.catalog().create_table(request).await?;
+        present(response.into_inner().table, "table")
+    }
+
+    pub(super) async fn drop_table(&self, name: &str) -> Outcome {
+        let name = name.to_owned();
+        self.catalog().drop_table(DropTableRequest { name }).await?;
+        Ok(())
     }
 
     pub(super) async fn sources(&self) -> Outcome<Vec<Source>> {

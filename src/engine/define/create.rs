@@ -159,23 +159,26 @@ fn add_option(
     option: &ColumnOption,
 ) -> Result<()> {
     let columns = [column.to_owned()];
-    let named = |suffix: &str| match constraint {
-        Some(name) => folded(name),
-        None => format!("{table}_{suffix}"),
+    let named = |fallback: String| match constraint {
+        Some(name) => cut(&folded(name)),
+        None => fallback,
     };
     match option {
         // The schema and the defaults have these already.
         ColumnOption::Null | ColumnOption::NotNull | ColumnOption::Default(_) => Ok(()),
-        ColumnOption::PrimaryKey(key) if key.characteristics.is_none() => {
-            definition.push_index(&cut(&named("pkey")), IndexKind::Primary, &columns)
-        }
+        ColumnOption::PrimaryKey(key) if key.characteristics.is_none() => definition.push_index(
+            &named(primary_key_name(table)),
+            IndexKind::Primary,
+            &columns,
+        ),
         ColumnOption::Unique(unique) if unique.characteristics.is_none() => definition.push_index(
-            &cut(&named(&format!("{column}_key"))),
+            &named(unique_name(table, &columns)),
             IndexKind::Unique,
             &columns,
         ),
         ColumnOption::Check(check) => {
-            add_check(definition, cut(&named(&format!("{column}_check"))), check)
+            let fallback = cut(&format!("{table}_{column}_check"));
+            add_check(definition, named(fallback), check)
         }
         other => Err(Error::Unimplemented(format!(
             "column option {other} is not served: leave it out"
@@ -197,8 +200,8 @@ fn add_constraint(
             index_options,
             characteristics: None,
         }) if index_options.is_empty() => {
-            let name = name.map_or_else(|| format!("{table}_pkey"), |name| folded(&name));
-            definition.push_index(&cut(&name), IndexKind::Primary, &column_names(&columns)?)
+            let name = name.map_or_else(|| primary_key_name(table), |name| cut(&folded(&name)));
+            definition.push_index(&name, IndexKind::Primary, &column_names(&columns)?)
         }
         TableConstraint::Unique(UniqueConstraint {
             name,
@@ -212,10 +215,10 @@ fn add_constraint(
         }) if index_options.is_empty() => {
             let columns = column_names(&columns)?;
             let name = match name {
-                Some(name) => folded(&name),
-                None => format!("{table}_{}_key", columns.join("_")),
+                Some(name) => cut(&folded(&name)),
+                None => unique_name(table, &columns),
             };
-            definition.push_index(&cut(&name), IndexKind::Unique, &columns)
+            definition.push_index(&name, IndexKind::Unique, &columns)
         }
         TableConstraint::Check(check) => {
             let name = format!("{table}_check{}", definition.checks.len() + 1);
@@ -270,6 +273,16 @@ pub(in crate::engine) fn folded(ident: &ast::Ident) -> String {
         Some(_) => ident.value.clone(),
         None => ident.value.to_ascii_lowercase(),
     }
+}
+
+/// What the primary key of a table is called where nobody says.
+pub(super) fn primary_key_name(table: &str) -> String {
+    cut(&format!("{table}_pkey"))
+}
+
+/// What a unique constraint of a table is called where nobody says.
+pub(super) fn unique_name(table: &str, columns: &[String]) -> String {
+    cut(&format!("{table}_{}_key", columns.join("_")))
 }
 
 /// A name that was made from others, cut to the length that names may have.

@@ -2,11 +2,12 @@
 //!
 //! A definition and the storage of its rows change in one transaction of the lane
 //! that owns them. `create` reads CREATE TABLE, `alter` ALTER TABLE, `index` CREATE
-//! and DROP INDEX, `view` CREATE VIEW.
+//! and DROP INDEX, `view` CREATE VIEW; `schema` makes tables without SQL.
 
 mod alter;
 mod create;
 mod index;
+mod schema;
 mod view;
 
 use std::sync::Arc;
@@ -24,12 +25,13 @@ use super::transaction::SessionTransaction;
 use super::write::{Ingest, RowChecks, Write};
 use crate::backend::{BackendError, Transaction};
 use crate::catalog::relations::{self, NewRelation};
-use crate::catalog::{Relation, RelationBody, TableDefinition, TableIndex, ViewDefinition};
+use crate::catalog::{Relation, RelationBody, TableDefinition, TableIndex, ViewDefinition, shown};
 use crate::error::{Error, Result};
 use crate::table;
 use crate::tenant::Scope;
 
 pub(super) use create::folded;
+pub use schema::NewTable;
 
 /// A change of what tables there are.
 #[derive(Debug)]
@@ -233,10 +235,7 @@ pub(super) async fn run(
             in_lane(engine, scope, within, move |lane| {
                 for relation in &dropped {
                     if !relations::delete(lane, relation.id)? {
-                        return Err(BackendError::refused(Error::NotFound(format!(
-                            "table `{}` does not exist: list the tables with SHOW TABLES",
-                            relation.name
-                        ))));
+                        return Err(BackendError::refused(missing(&relation.name)));
                     }
                     if relation.table().is_some() {
                         table::drop(lane, relation)?;
@@ -280,6 +279,14 @@ async fn create_view(
         }
     })
     .await
+}
+
+/// The error for a name that means nothing to the scope.
+fn missing(name: &str) -> Error {
+    Error::NotFound(format!(
+        "table {} does not exist: list the tables with SHOW TABLES",
+        shown(name)
+    ))
 }
 
 /// The error for a name that a relation of the lane has.

@@ -24,7 +24,7 @@ pub(in crate::engine) struct DirectRows {
     types: Vec<DataType>,
     parameters: SchemaRef,
     /// The query that yields them, where they are one row that may be run for many.
-    plan: Option<LogicalPlan>,
+    plan: Option<Box<LogicalPlan>>,
 }
 
 /// One value of a row, to be cast to types in turn.
@@ -78,7 +78,7 @@ impl DirectRows {
             rows,
             types,
             parameters,
-            plan: runs_for_many.then(|| plan.clone()),
+            plan: runs_for_many.then(|| Box::new(plan.clone())),
         }))
     }
 
@@ -173,7 +173,7 @@ impl Rows {
     /// The query that yields them, unless they are more than a row of values.
     pub fn plan(&self) -> Option<&LogicalPlan> {
         match self {
-            Rows::Direct(rows) => rows.plan.as_ref(),
+            Rows::Direct(rows) => rows.plan.as_deref(),
             Rows::Query(reading) => Some(reading.plan()),
         }
     }
