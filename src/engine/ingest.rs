@@ -4,16 +4,15 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, FieldRef, Schema};
+use arrow::datatypes::Schema;
 
 use super::arrival::ParameterRows;
 use super::define::{self, CreateTable, Define};
 use super::lossless::Texts;
 use super::names::{MUTABLE_CATALOG, PUBLIC_SCHEMA};
 use super::{Engine, NameDefaults, SessionTransaction, Statement};
-use crate::catalog::{CatalogSnapshot, TENANT_COLUMN, TableDefinition};
+use crate::catalog::{CatalogSnapshot, TableDefinition};
 use crate::error::{Error, Result};
-use crate::table::codec;
 use crate::tenant::Scope;
 
 /// Where rows go.
@@ -148,7 +147,7 @@ impl Engine {
         }
         let create = Define::CreateTable(Box::new(CreateTable {
             name: target.table.clone(),
-            definition: TableDefinition::new(&target.table, columns(schema)?)?,
+            definition: TableDefinition::new(&target.table, define::columns_of(schema)?)?,
             if_not_exists: false,
             rows: None,
         }));
@@ -217,28 +216,6 @@ fn check_columns(snapshot: &CatalogSnapshot, target: &IngestTarget, schema: &Sch
         ));
     }
     Ok(())
-}
-
-/// The columns of a table for rows of `schema`.
-fn columns(schema: &Schema) -> Result<Vec<(FieldRef, Option<String>)>> {
-    schema
-        .fields()
-        .iter()
-        .map(|field| {
-            let data_type = match field.data_type() {
-                text if field.name() == TENANT_COLUMN && text.is_string() => &DataType::Utf8,
-                other => other,
-            };
-            codec::check_type(data_type).map_err(|unsupported| {
-                Error::InvalidArgument(format!(
-                    "column `{}` cannot be stored: {unsupported}",
-                    field.name()
-                ))
-            })?;
-            let column = Field::new(field.name(), data_type.clone(), field.is_nullable());
-            Ok((Arc::new(column), None))
-        })
-        .collect()
 }
 
 fn missing(target: &IngestTarget) -> Error {

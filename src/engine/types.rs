@@ -1,10 +1,10 @@
-//! Types of columns that SQL has a name for and Arrow only an extension: UUID and
-//! JSON.
+//! Types that SQL has a name for and the planner none, or another: UUID, JSON,
+//! timestamps with a zone, and bytes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, FieldRef};
+use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
 use datafusion::common::Result;
 use datafusion::logical_expr::planner::TypePlanner;
 use datafusion::sql::sqlparser::ast;
@@ -15,6 +15,9 @@ const EXTENSION: &str = "ARROW:extension:name";
 const UUID: &str = "arrow.uuid";
 const JSON: &str = "arrow.json";
 
+/// The zone of `TIMESTAMP WITH TIME ZONE`, whose values are instants.
+const ZONE: &str = "UTC";
+
 /// Plans `UUID` as 16 bytes and `JSON` as text, each with Arrow's extension name.
 #[derive(Debug)]
 pub(super) struct ExtensionTypes;
@@ -24,9 +27,31 @@ impl TypePlanner for ExtensionTypes {
         Ok(match sql_type {
             ast::DataType::Uuid => Some(extension(DataType::FixedSizeBinary(16), UUID)),
             ast::DataType::JSON | ast::DataType::JSONB => Some(extension(DataType::Utf8, JSON)),
+            ast::DataType::Timestamp(
+                precision,
+                ast::TimezoneInfo::WithTimeZone | ast::TimezoneInfo::Tz,
+            ) => unit(*precision).map(|unit| plain(DataType::Timestamp(unit, Some(ZONE.into())))),
+            ast::DataType::Binary(None)
+            | ast::DataType::Varbinary(None)
+            | ast::DataType::Blob(None) => Some(plain(DataType::Binary)),
             _ => None,
         })
     }
+}
+
+/// The unit of a timestamp of so many digits after the second.
+fn unit(precision: Option<u64>) -> Option<TimeUnit> {
+    match precision {
+        Some(0) => Some(TimeUnit::Second),
+        Some(3) => Some(TimeUnit::Millisecond),
+        Some(6) => Some(TimeUnit::Microsecond),
+        None | Some(9) => Some(TimeUnit::Nanosecond),
+        Some(_) => None,
+    }
+}
+
+fn plain(data_type: DataType) -> FieldRef {
+    Arc::new(Field::new("", data_type, true))
 }
 
 fn extension(data_type: DataType, name: &str) -> FieldRef {

@@ -253,6 +253,58 @@ async fn a_script_writes_in_order_and_describes_what_it_made() {
     server.stop().await;
 }
 
+/// BEGIN and what belongs to it, which a lane of its own for each target shows
+/// to be the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_has_transactions() {
+    let server = TestServer::start().await;
+    let files = tempfile::tempdir().unwrap();
+    let dir = files.path();
+    let setup = "CREATE TABLE t (n INT PRIMARY KEY)";
+    let mut said = Vec::new();
+    for (target, tenant) in targets(&server).iter().zip([ALICE, BOB]) {
+        says(dir, target, &["--tenant", tenant, "query", setup]).await;
+        let mut answers = Vec::new();
+        for script in [
+            "BEGIN; INSERT INTO t VALUES (1); SAVEPOINT a; INSERT INTO t VALUES (2); \
+             ROLLBACK TO a; CREATE TABLE u (n INT); INSERT INTO u VALUES (9); COMMIT",
+            "BEGIN; DELETE FROM t; SELECT count(*) AS n FROM t; ROLLBACK; SELECT n FROM t",
+            "BEGIN; INSERT INTO t VALUES (3)",
+            "BEGIN; INSERT INTO t VALUES (4); INSERT INTO t VALUES (1); COMMIT",
+            "COMMIT",
+            "BEGIN; BEGIN",
+            "BEGIN; ROLLBACK TO nowhere",
+            "SELECT n FROM t ORDER BY n; SELECT n FROM u",
+        ] {
+            let query = ["--tenant", tenant, "query", "--format", "csv", script];
+            let output = jammi(dir, target, &query).output().await.unwrap();
+            let [stdout, stderr] =
+                [&output.stdout, &output.stderr].map(|bytes| text(bytes).to_owned());
+            answers.push((output.status.code(), stdout, stderr));
+        }
+        said.push(answers);
+    }
+    assert_eq!(said[0], said[1]);
+    let stdout: Vec<&str> = said[0]
+        .iter()
+        .map(|(_, stdout, _)| stdout.as_str())
+        .collect();
+    assert_eq!(
+        stdout,
+        [
+            "count\n1\ncount\n1\ncount\n1\n",
+            "count\n1\nn\n0\nn\n1\n",
+            "count\n1\n",
+            "count\n1\n",
+            "",
+            "",
+            "",
+            "n\n1\nn\n9\n",
+        ]
+    );
+    server.stop().await;
+}
+
 async fn talk(dir: &Path, target: &[String], arguments: &[&str], script: &str) -> Output {
     let mut command = jammi(dir, target, arguments);
     let mut child = command.stdin(Stdio::piped()).spawn().unwrap();

@@ -267,6 +267,39 @@ async fn of_a_fields_metadata_the_extension_type_is_kept() {
     run(&world.alice, &["INSERT INTO docs (doc) VALUES ('{}')"]).await;
 }
 
+#[tokio::test]
+async fn instants_and_bytes_have_the_types_that_sql_says() {
+    let world = World::new().await;
+    let alice = &world.alice;
+    run(
+        alice,
+        &[
+            "CREATE TABLE t (at TIMESTAMPTZ(3), day TIMESTAMP, raw BLOB)",
+            "INSERT INTO t (at, day, raw) VALUES \
+             ('2026-01-02T03:04:05+02:00', '2026-01-02T03:04:05', x'00ff')",
+        ],
+    )
+    .await;
+    let schema = alice.describe_table("t").await.unwrap().schema();
+    let types: Vec<String> = schema
+        .fields()
+        .iter()
+        .map(|field| field.data_type().to_string())
+        .collect();
+    assert_eq!(
+        types[..3],
+        ["Timestamp(ms, \"UTC\")", "Timestamp(ns)", "Binary"]
+    );
+    assert_eq!(
+        rows(
+            alice,
+            "SELECT at, day, raw FROM t WHERE at < TIMESTAMPTZ '2026-01-02T01:04:06Z'"
+        )
+        .await,
+        "2026-01-02T01:04:05Z|2026-01-02T03:04:05|00ff"
+    );
+}
+
 fn create(name: &str) -> CreateTableRequest {
     CreateTableRequest {
         name: name.into(),

@@ -8,12 +8,17 @@
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use futures::{StreamExt, TryStreamExt, stream};
+use parking_lot::Mutex;
 
 use super::super::failure::{Failure, Outcome};
 use super::{Rows, TableRecord};
 use crate::catalog;
 use crate::config::JammiConfig;
-use crate::engine::{Engine, NameDefaults, RegisterSource, TenantColumnChoice};
+use crate::engine::{
+    Engine, NameDefaults, RegisterSource, SessionTransaction, TenantColumnChoice,
+    TransactionControl,
+};
+use crate::error::{Error, Result};
 use crate::server::catalog::{model_message, source_message};
 use crate::server::flight::wire;
 use crate::server::proto::catalog::{
@@ -28,6 +33,8 @@ pub struct Embedded {
     engine: Engine,
     binding: TenantBinding,
     names: NameDefaults,
+    /// What `BEGIN` began and nothing has ended.
+    transaction: Mutex<Option<SessionTransaction>>,
 }
 
 impl Embedded {
@@ -42,6 +49,7 @@ impl Embedded {
             engine,
             binding,
             names: NameDefaults::default(),
+            transaction: Mutex::default(),
         })
     }
 
@@ -50,14 +58,28 @@ impl Embedded {
     }
 
     pub(super) async fn bind(&mut self, tenant: Option<TenantId>) -> Outcome {
+        // As a server does, which leaves no transaction to another binding.
+        self.transaction.lock().take();
         self.binding.set(tenant);
         Ok(())
     }
 
     pub(super) async fn query(&self, sql: &str) -> Outcome<Rows> {
         let scope = self.scope();
-        let statement = self.engine.prepare(&scope, &self.names, sql).await?;
-        let stream = self.engine.execute(&scope, &statement, &[]).await?;
+        let within = self.transaction.lock().clone();
+        let within = within.as_ref();
+        let statement = self
+            .engine
+            .prepare_within(&scope, &self.names, sql, within)
+            .await?;
+        if let Some(control) = statement.control() {
+            self.control(control, within).await?;
+            return Ok(Rows::new(statement.schema(), stream::empty().boxed()));
+        }
+        let stream = self
+            .engine
+            .execute_within(&scope, &statement, &[], within)
+            .await?;
         let schema = wire::plain_schema(&stream.schema());
         let sent = SchemaRef::clone(&schema);
         let batches = stream
@@ -65,6 +87,40 @@ impl Embedded {
             .map_err(Failure::from)
             .try_flatten();
         Ok(Rows::new(schema, batches.boxed()))
+    }
+
+    /// Does what a statement says of the transaction, in a server's words.
+    async fn control(
+        &self,
+        control: &TransactionControl,
+        open: Option<&SessionTransaction>,
+    ) -> Result<()> {
+        let Some(open) = open else {
+            if *control != TransactionControl::Begin {
+                return Err(Error::FailedPrecondition(
+                    "no transaction is open in this session: send BEGIN first".into(),
+                ));
+            }
+            let begun = self.engine.begin(&self.scope());
+            *self.transaction.lock() = Some(begun);
+            return Ok(());
+        };
+        match control {
+            TransactionControl::Begin => Err(Error::FailedPrecondition(
+                "a transaction is open: end it first, or use SAVEPOINT inside it".into(),
+            )),
+            TransactionControl::Commit => {
+                self.transaction.lock().take();
+                open.commit().await
+            }
+            TransactionControl::Rollback => {
+                self.transaction.lock().take();
+                open.rollback().await
+            }
+            TransactionControl::Savepoint(name) => open.savepoint(name).await,
+            TransactionControl::RollbackTo(name) => open.rollback_to(name).await,
+            TransactionControl::Release(name) => open.release(name).await,
+        }
     }
 
     pub(super) async fn tables(&self) -> Outcome<Vec<TableRecord>> {

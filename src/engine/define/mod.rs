@@ -32,6 +32,7 @@ use crate::tenant::Scope;
 
 pub(super) use create::folded;
 pub use schema::NewTable;
+pub(super) use schema::columns_of;
 
 /// A change of what tables there are.
 #[derive(Debug)]

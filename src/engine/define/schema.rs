@@ -104,7 +104,7 @@ impl Engine {
 
 /// The columns of a table for rows of `schema`. A text column of the tenant is
 /// the tenant's, whichever kind of text it is.
-fn columns_of(schema: &Schema) -> Result<Vec<(FieldRef, Option<String>)>> {
+pub(in crate::engine) fn columns_of(schema: &Schema) -> Result<Vec<(FieldRef, Option<String>)>> {
     schema
         .fields()
         .iter()
