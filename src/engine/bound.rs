@@ -17,7 +17,7 @@ use futures::{StreamExt, TryStreamExt};
 use super::arrival::{Arrival, ParameterRows};
 use super::fault::planning;
 use super::lossless::{Texts, converted};
-use super::statement::Reading;
+use super::reading::Reading;
 use super::{Action, Engine, SessionTransaction, Statement};
 use crate::error::{Error, Result};
 use crate::tenant::Scope;

@@ -28,6 +28,7 @@ mod limits;
 mod lossless;
 mod names;
 mod params;
+mod reading;
 mod rule;
 mod statement;
 mod stored;
@@ -77,7 +78,8 @@ pub use stream::RecordStream;
 pub use transaction::SessionTransaction;
 
 use context::Planner;
-use statement::{Action, Reading};
+use reading::Reading;
+use statement::Action;
 
 /// The engine: lanes, catalog, sources and the planner over them. Clones share
 /// everything.

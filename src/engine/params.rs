@@ -1,11 +1,14 @@
 //! `?` and `$1` in a statement, and the values bound to them.
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{ParamValues, ScalarValue};
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::expr::Placeholder;
+use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
@@ -97,9 +100,11 @@ pub(super) fn name_types(error: Error) -> Error {
 }
 
 /// The parameters of a plan in order, named `$1`, `$2` and so on. One whose use
-/// does not tell its type is text, as in Postgres.
+/// does not tell its type is a number of rows in LIMIT and OFFSET, else text, as
+/// in Postgres.
 pub(super) fn parameter_schema(plan: &LogicalPlan) -> Result<SchemaRef> {
     let types = plan.get_parameter_types().map_err(planning)?;
+    let limits = in_limits(plan).map_err(planning)?;
     let mut fields = vec![None; types.len()];
     for (name, data_type) in types {
         let number: usize = name
@@ -117,6 +122,7 @@ pub(super) fn parameter_schema(plan: &LogicalPlan) -> Result<SchemaRef> {
             ))
         })?;
         let data_type = match data_type {
+            Some(DataType::Null) | None if limits.contains(&name) => DataType::Int64,
             Some(DataType::Null) | None => DataType::Utf8,
             Some(known) => known,
         };
@@ -125,6 +131,25 @@ pub(super) fn parameter_schema(plan: &LogicalPlan) -> Result<SchemaRef> {
     // As many names as places, each in a place of its own.
     let fields: Vec<Field> = fields.into_iter().flatten().collect();
     Ok(Arc::new(Schema::new(fields)))
+}
+
+/// The names of the parameters that say how many rows.
+fn in_limits(plan: &LogicalPlan) -> datafusion::common::Result<HashSet<String>> {
+    let mut names = HashSet::new();
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::Limit(_) = node {
+            node.apply_expressions(|expr| {
+                expr.apply(|expr| {
+                    if let Expr::Placeholder(parameter) = expr {
+                        names.insert(parameter.id.clone());
+                    }
+                    Ok(TreeNodeRecursion::Continue)
+                })
+            })?;
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(names)
 }
 
 /// As [`typed_scalars`], for a plan.
@@ -161,6 +186,31 @@ pub(super) fn typed_scalars(schema: &Schema, values: &[ScalarValue]) -> Result<V
             })
         })
         .collect()
+}
+
+/// Whether there is a parameter in `expr`.
+pub(super) fn is_in(expr: &Expr) -> bool {
+    expr.exists(|expr| Ok(matches!(expr, Expr::Placeholder(_))))
+        .unwrap_or(true)
+}
+
+/// `plan` with the type of each parameter at every place that it has.
+pub(super) fn with_types(plan: LogicalPlan, schema: &Schema) -> Result<LogicalPlan> {
+    plan.transform_up_with_subqueries(|node| {
+        node.map_expressions(|expr| {
+            expr.transform_up(|expr| match expr {
+                Expr::Placeholder(parameter) => {
+                    let field = Arc::new(schema.field_with_name(&parameter.id)?.clone());
+                    let typed = Placeholder::new_with_field(parameter.id, Some(field));
+                    Ok(Transformed::yes(Expr::Placeholder(typed)))
+                }
+                other => Ok(Transformed::no(other)),
+            })
+        })?
+        .map_data(LogicalPlan::recompute_schema)
+    })
+    .map(|typed| typed.data)
+    .map_err(planning)
 }
 
 /// NULL for every parameter: what makes the types of a result known before the

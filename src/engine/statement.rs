@@ -2,10 +2,7 @@
 //! logical plan under a scope.
 
 use arrow::datatypes::{Schema, SchemaRef};
-use datafusion::common::ScalarValue;
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Volatility};
-use datafusion::optimizer::AnalyzerRule;
+use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 use datafusion::sql::planner::SqlToRel;
 use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::dialect::GenericDialect;
@@ -14,7 +11,6 @@ use datafusion::sql::sqlparser::tokenizer::Tokenizer;
 
 use std::sync::Arc;
 
-use super::TenantScopeAnalyzerRule;
 use super::context::Planner;
 use super::control::{self, TransactionControl};
 use super::define::Define;
@@ -22,6 +18,7 @@ use super::fault::planning;
 use super::limits::Limits;
 use super::names::Resolver;
 use super::params;
+use super::reading::Reading;
 use super::write::{self, DirectRows, RowChecks, Rows, Write};
 use crate::error::{Error, Result};
 use crate::tenant::Scope;
@@ -51,18 +48,6 @@ pub(super) enum Action {
     Define(Define),
     /// Is for whoever keeps the session's transaction.
     Control(TransactionControl),
-}
-
-/// A query under a scope.
-#[derive(Debug)]
-pub(super) struct Reading {
-    plan: LogicalPlan,
-    /// Kept where every run of the statement optimizes to the same plan.
-    optimized: Option<LogicalPlan>,
-    parameters: SchemaRef,
-    schema: SchemaRef,
-    /// Whether the order of the source's rows is kept.
-    in_order: bool,
 }
 
 impl Statement {
@@ -131,11 +116,11 @@ impl Statement {
                 statement => query_plan(statement, resolver)?,
             };
             let reading = Reading::new(scope, plan, planner)?;
-            let schema = Arc::clone(&reading.schema);
+            let schema = Arc::clone(reading.schema());
             (Action::Read(Arc::new(reading)), schema)
         };
         let parameters = match &action {
-            Action::Read(reading) => Arc::clone(&reading.parameters),
+            Action::Read(reading) => Arc::clone(reading.parameters()),
             Action::Write(_, _, Some(rows)) => Arc::clone(rows.parameters()),
             Action::Define(define) => define.parameters(),
             Action::Write(_, _, None) | Action::Control(_) => Arc::new(Schema::empty()),
@@ -204,88 +189,13 @@ impl Statement {
             sql: self.sql.clone(),
             kind: self.kind,
             schema: write.schema(),
-            parameters: Arc::clone(&reading.parameters),
+            parameters: Arc::clone(reading.parameters()),
             action: Action::Write(
                 Box::new(write),
                 Box::new(checks),
                 Some(Rows::Query(Arc::new(reading))),
             ),
         }
-    }
-}
-
-impl Reading {
-    /// Puts `plan` under `scope`.
-    pub(super) fn new(scope: &Scope, plan: LogicalPlan, planner: &Planner) -> Result<Self> {
-        require_query(&plan)?;
-        let plan = TenantScopeAnalyzerRule::new(scope.clone())
-            .analyze(plan, planner.state().config_options())
-            .map_err(planning)?;
-        let parameters = params::parameter_schema(&plan)?;
-        let (schema, optimized) = if parameters.fields().is_empty() {
-            let optimized = match is_immutable(&plan)? {
-                true => Some(planner.optimize(plan.clone())?),
-                false => None,
-            };
-            (plan.schema().inner().clone(), optimized)
-        } else {
-            let typed = plan
-                .clone()
-                .replace_params_with_values(&params::nulls(&parameters)?)
-                .map_err(planning)?;
-            (typed.schema().inner().clone(), None)
-        };
-        Ok(Reading {
-            plan,
-            optimized,
-            parameters,
-            schema: without_metadata(&schema),
-            in_order: false,
-        })
-    }
-
-    /// A query under a scope already, without parameters, that keeps the order of
-    /// its source.
-    pub(super) fn in_order(plan: LogicalPlan) -> Self {
-        Reading {
-            schema: without_metadata(plan.schema().inner()),
-            plan,
-            optimized: None,
-            parameters: Arc::new(Schema::empty()),
-            in_order: true,
-        }
-    }
-
-    pub(super) fn is_in_order(&self) -> bool {
-        self.in_order
-    }
-
-    pub(super) fn plan(&self) -> &LogicalPlan {
-        &self.plan
-    }
-
-    /// The columns of the query.
-    pub(super) fn schema(&self) -> &SchemaRef {
-        &self.schema
-    }
-
-    /// The types of the query's parameters.
-    pub(super) fn parameters(&self) -> &SchemaRef {
-        &self.parameters
-    }
-
-    /// The optimized plan with `values` for the parameters.
-    pub(super) fn bind(&self, planner: &Planner, values: &[ScalarValue]) -> Result<LogicalPlan> {
-        let values = params::typed_values(&self.parameters, values)?;
-        if let Some(optimized) = &self.optimized {
-            return Ok(optimized.clone());
-        }
-        let plan = self
-            .plan
-            .clone()
-            .replace_params_with_values(&values)
-            .map_err(planning)?;
-        planner.optimize(plan)
     }
 }
 
@@ -322,10 +232,6 @@ pub(super) fn query_plan(
     SqlToRel::new_with_options(resolver, resolver.parser_options())
         .sql_statement_to_plan(statement)
         .map_err(planning)
-}
-
-fn without_metadata(schema: &SchemaRef) -> SchemaRef {
-    Arc::new(Schema::new(schema.fields().clone()))
 }
 
 /// The one statement of a text that the server wrote or has checked before.
@@ -547,87 +453,6 @@ fn keyword(statement: &ast::Statement) -> String {
         },
         _ => first,
     }
-}
-
-/// Refuses a plan that does more than read, wherever in it: the parser admits
-/// INSERT and its like inside a query too.
-fn require_query(plan: &LogicalPlan) -> Result<()> {
-    let mut refused = None;
-    plan.apply_with_subqueries(|node| {
-        refused = match node {
-            // DataFusion plans these rows without running a query for them.
-            LogicalPlan::Values(values) if values.values.iter().flatten().any(has_subquery) => {
-                Some("a subquery in VALUES".to_owned())
-            }
-            LogicalPlan::Projection(_)
-            | LogicalPlan::Filter(_)
-            | LogicalPlan::Window(_)
-            | LogicalPlan::Aggregate(_)
-            | LogicalPlan::Sort(_)
-            | LogicalPlan::Join(_)
-            | LogicalPlan::Repartition(_)
-            | LogicalPlan::Union(_)
-            | LogicalPlan::TableScan(_)
-            | LogicalPlan::EmptyRelation(_)
-            | LogicalPlan::Subquery(_)
-            | LogicalPlan::SubqueryAlias(_)
-            | LogicalPlan::Limit(_)
-            | LogicalPlan::Values(_)
-            | LogicalPlan::Explain(_)
-            | LogicalPlan::Analyze(_)
-            | LogicalPlan::Distinct(_)
-            | LogicalPlan::DescribeTable(_)
-            | LogicalPlan::Unnest(_)
-            | LogicalPlan::RecursiveQuery(_) => return Ok(TreeNodeRecursion::Continue),
-            LogicalPlan::Statement(statement) => Some(statement.name().to_owned()),
-            LogicalPlan::Dml(dml) => Some(dml.name().to_owned()),
-            LogicalPlan::Ddl(ddl) => Some(ddl.name().to_owned()),
-            LogicalPlan::Copy(_) => Some("COPY".to_owned()),
-            LogicalPlan::Extension(extension) => Some(extension.node.name().to_owned()),
-        };
-        Ok(TreeNodeRecursion::Stop)
-    })
-    .map_err(planning)?;
-    match refused {
-        None => Ok(()),
-        Some(kind) => Err(Error::Unimplemented(format!(
-            "{kind} is not served: write the statement as a SELECT"
-        ))),
-    }
-}
-
-fn has_subquery(expr: &Expr) -> bool {
-    expr.exists(|expr| {
-        Ok(matches!(
-            expr,
-            Expr::ScalarSubquery(_) | Expr::Exists(_) | Expr::InSubquery(_)
-        ))
-    })
-    .unwrap_or(true)
-}
-
-/// Whether every function in the plan answers the same for the same arguments
-/// at any time, so that a plan with them folded may be kept.
-fn is_immutable(plan: &LogicalPlan) -> Result<bool> {
-    if matches!(plan, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_)) {
-        return Ok(false);
-    }
-    let mut immutable = true;
-    plan.apply_with_subqueries(|node| {
-        node.apply_expressions(|expr| {
-            expr.apply(|expr| {
-                if let Expr::ScalarFunction(call) = expr
-                    && call.func.signature().volatility != Volatility::Immutable
-                {
-                    immutable = false;
-                    return Ok(TreeNodeRecursion::Stop);
-                }
-                Ok(TreeNodeRecursion::Continue)
-            })
-        })
-    })
-    .map_err(planning)?;
-    Ok(immutable)
 }
 
 #[cfg(test)]

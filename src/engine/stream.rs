@@ -3,10 +3,11 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use datafusion::execution::TaskContext;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::ExecutionPlan;
 use futures::{FutureExt, Stream, StreamExt};
 use tokio::sync::{mpsc, oneshot};
@@ -18,13 +19,21 @@ use super::turns::{AbandonOnDrop, InTurn, Work};
 use super::workers::Workers;
 use crate::error::{Error, Result};
 
-/// Batches that are made before the reader asks for them.
-const BATCHES_AHEAD: usize = 2;
+/// Groups of batches that are made before the reader asks for them.
+const GROUPS_AHEAD: usize = 1;
+/// A group is handed over when it has this many bytes, when making it has taken
+/// this long, and when there is nothing more to be had at once: to wake the
+/// reader for each small batch would cost more than to make it.
+const GROUP_BYTES: usize = 1 << 20;
+const GROUP_TIME: Duration = Duration::from_millis(1);
+
+type Group = Vec<Result<RecordBatch>>;
 
 /// The rows of a running statement. Dropping it stops the work.
 pub struct RecordStream {
     schema: SchemaRef,
-    batches: mpsc::Receiver<Result<RecordBatch>>,
+    group: std::vec::IntoIter<Result<RecordBatch>>,
+    groups: mpsc::Receiver<Group>,
     task: Option<AbortOnDropHandle<()>>,
     _work: Option<AbandonOnDrop>,
 }
@@ -37,7 +46,7 @@ impl RecordStream {
         workers: &Workers,
         work: Arc<Work>,
     ) -> Result<Self> {
-        let (sender, batches) = mpsc::channel(BATCHES_AHEAD);
+        let (sender, groups) = mpsc::channel(GROUPS_AHEAD);
         let (planned, is_planned) = oneshot::channel();
         let abandon = AbandonOnDrop(Arc::clone(&work));
         let task = workers.spawn(async move {
@@ -58,7 +67,8 @@ impl RecordStream {
         };
         Ok(RecordStream {
             schema,
-            batches,
+            group: Group::new().into_iter(),
+            groups,
             task: Some(task),
             _work: Some(abandon),
         })
@@ -66,14 +76,13 @@ impl RecordStream {
 
     /// Rows that are there already.
     pub(super) fn ready(schema: SchemaRef, batches: Vec<RecordBatch>) -> Self {
-        let (sender, receiver) = mpsc::channel(batches.len().max(1));
-        for batch in batches {
-            // As many places as batches.
-            let _ = sender.try_send(Ok(batch));
-        }
+        // Nothing more comes.
+        let (_, groups) = mpsc::channel(1);
+        let group: Group = batches.into_iter().map(Ok).collect();
         RecordStream {
             schema,
-            batches: receiver,
+            group: group.into_iter(),
+            groups,
             task: None,
             _work: None,
         }
@@ -94,22 +103,55 @@ async fn run(
     plan: Arc<dyn ExecutionPlan>,
     context: Arc<TaskContext>,
     work: &Arc<Work>,
-    sender: &mpsc::Sender<Result<RecordBatch>>,
+    sender: &mpsc::Sender<Group>,
 ) {
     let made = interruptible(plan, work).and_then(|plan| plan.execute(0, context));
     let made = match made {
         Ok(made) => made,
         Err(error) => {
-            let _ = sender.send(Err(fault::execution(error))).await;
+            let _ = sender.send(vec![Err(fault::execution(error))]).await;
             return;
         }
     };
-    let mut made = InTurn::new(work, made);
-    while let Some(batch) = made.next().await {
-        let sent = sender.send(batch.map_err(fault::execution)).await;
-        if sent.is_err() {
+    let groups = Groups { made, ended: false };
+    let mut groups = InTurn::new(work, groups);
+    while let Some(group) = groups.next().await {
+        if sender.send(group).await.is_err() {
             return;
         }
+    }
+}
+
+/// Batches in groups, none of which is empty.
+struct Groups {
+    made: SendableRecordBatchStream,
+    ended: bool,
+}
+
+impl Stream for Groups {
+    type Item = Group;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Group>> {
+        let started = Instant::now();
+        let mut group = Group::new();
+        let mut bytes = 0;
+        while !self.ended
+            && bytes < GROUP_BYTES
+            && (group.is_empty() || started.elapsed() < GROUP_TIME)
+        {
+            match self.made.poll_next_unpin(cx) {
+                Poll::Ready(Some(batch)) => {
+                    self.ended = batch.is_err();
+                    bytes += batch.as_ref().map_or(0, RecordBatch::get_array_memory_size);
+                    group.push(batch.map_err(fault::execution));
+                }
+                Poll::Ready(None) => self.ended = true,
+                Poll::Pending if group.is_empty() => return Poll::Pending,
+                // Whoever polls next is told when there is more.
+                Poll::Pending => break,
+            }
+        }
+        Poll::Ready((!group.is_empty()).then_some(group))
     }
 }
 
@@ -129,8 +171,14 @@ impl Stream for RecordStream {
     type Item = Result<RecordBatch>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if let Some(batch) = ready!(self.batches.poll_recv(cx)) {
-            return Poll::Ready(Some(batch));
+        loop {
+            if let Some(batch) = self.group.next() {
+                return Poll::Ready(Some(batch));
+            }
+            match ready!(self.groups.poll_recv(cx)) {
+                Some(group) => self.group = group.into_iter(),
+                None => break,
+            }
         }
         // A plan that panicked closes the channel too, and its rows so far must
         // not pass for all of them.

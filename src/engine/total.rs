@@ -11,7 +11,8 @@ use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
 /// it, and neither is anything that is not listed.
 pub(super) fn is_total(expr: &Expr) -> bool {
     match expr {
-        Expr::Column(_) | Expr::Literal(..) => true,
+        // A parameter's place is taken by a literal before a plan runs.
+        Expr::Column(_) | Expr::Literal(..) | Expr::Placeholder(_) => true,
         Expr::Not(inner)
         | Expr::IsNull(inner)
         | Expr::IsNotNull(inner)
@@ -22,7 +23,7 @@ pub(super) fn is_total(expr: &Expr) -> bool {
         | Expr::IsNotFalse(inner)
         | Expr::IsNotUnknown(inner) => is_total(inner),
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
-            compares_or_connects(*op) && is_total(left) && is_total(right)
+            (compares(*op) || connects(*op)) && is_total(left) && is_total(right)
         }
         Expr::Between(between) => {
             is_total(&between.expr) && is_total(&between.low) && is_total(&between.high)
@@ -32,13 +33,19 @@ pub(super) fn is_total(expr: &Expr) -> bool {
                 && list
                     .list
                     .iter()
-                    .all(|item| matches!(item, Expr::Literal(..)))
+                    .all(|item| matches!(item, Expr::Literal(..) | Expr::Placeholder(_)))
         }
         _ => false,
     }
 }
 
-fn compares_or_connects(op: Operator) -> bool {
+/// Whether an operator connects two conditions.
+pub(super) fn connects(op: Operator) -> bool {
+    matches!(op, Operator::And | Operator::Or)
+}
+
+/// Whether an operator compares two values of a type.
+pub(super) fn compares(op: Operator) -> bool {
     matches!(
         op,
         Operator::Eq
@@ -49,8 +56,6 @@ fn compares_or_connects(op: Operator) -> bool {
             | Operator::GtEq
             | Operator::IsDistinctFrom
             | Operator::IsNotDistinctFrom
-            | Operator::And
-            | Operator::Or
     )
 }
 

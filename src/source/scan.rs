@@ -21,7 +21,7 @@ use futures::{FutureExt, StreamExt};
 use metrics::counter;
 
 use super::files::{self, FileChecks, SourceFile};
-use super::lane_view::{LaneView, LaneViews};
+use super::lane_view::{LaneView, LaneViews, with_tenants_once};
 use super::location::{Location, LocationKind, LocationPolicy};
 use super::register::belongs;
 use super::{Stores, format, parquet};
@@ -326,10 +326,22 @@ impl SourceTable {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let definition = &self.source.definition;
         let partition_fields = self.partition_fields();
-        let table_schema = TableSchema::builder(self.file_schema(lane))
+        let files = self.view(session, lane, files).await?;
+        let known = files
+            .iter()
+            .all(|(_, view)| view.as_ref().is_some_and(|view| view.exact));
+        let mut file_schema = self.file_schema(lane);
+        // Only the guard looks at the tenants then.
+        let tenants_once = definition.tenant_column.name().filter(|tenant| {
+            let is_tenant = |expr: &Expr| expr.column_refs().iter().any(|c| c.name == **tenant);
+            known && !pruning.iter().any(is_tenant)
+        });
+        if let Some(column) = tenants_once {
+            file_schema = with_tenants_once(&file_schema, column);
+        }
+        let table_schema = TableSchema::builder(file_schema)
             .with_table_partition_cols(partition_fields.clone())
             .build();
-        let files = self.view(session, lane, files).await?;
         if files.is_empty() {
             let schema = table_schema
                 .table_schema()
@@ -341,9 +353,6 @@ impl SourceTable {
             definition.format,
             files.iter().map(|(file, _)| file.relative.as_str()),
         )?;
-        let known = files
-            .iter()
-            .all(|(_, view)| view.as_ref().is_some_and(|view| view.exact));
         let bytes = files.iter().map(|(file, view)| match view {
             Some(view) => view.bytes,
             None => file.meta.size,
@@ -366,7 +375,11 @@ impl SourceTable {
             .into_iter()
             .map(|(file, view)| {
                 let file = partitioned(file, &partition_fields)?;
-                Ok(view.iter().fold(file, parquet::viewed))
+                let file = view.iter().fold(file, parquet::viewed);
+                Ok(match (&view, tenants_once) {
+                    (Some(view), Some(_)) => file.with_arrow_schema(Arc::clone(&view.arrow_schema)),
+                    _ => file,
+                })
             })
             .collect::<Result<Vec<_>>>()?;
         let partitions = session.config().target_partitions();

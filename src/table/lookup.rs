@@ -91,6 +91,19 @@ fn conjuncts(filter: &Expr) -> Vec<&Expr> {
 
 fn condition(definition: &TableDefinition, filter: &Expr) -> Option<KeyCondition> {
     match filter {
+        // What the optimizer makes of a short list of values.
+        Expr::BinaryExpr(BinaryExpr {
+            left,
+            op: Operator::Or,
+            right,
+        }) => {
+            let (left, right) = (condition(definition, left)?, condition(definition, right)?);
+            (left.column == right.column).then(|| KeyCondition {
+                column: left.column,
+                sql: format!("({} OR {})", left.sql, right.sql),
+                values: [left.values, right.values].concat(),
+            })
+        }
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
             if let Some(column) = column_of(definition, left) {
                 comparison(column, *op, literal_of(right)?)

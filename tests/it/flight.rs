@@ -612,6 +612,37 @@ async fn parameters_without_a_type_are_text_or_told_how_to_get_one() {
     }
 }
 
+/// Symptom: "Expected LIMIT to be an integer or null, but got Utf8" for the value
+/// of `LIMIT ?`, whatever it was.
+#[tokio::test]
+async fn a_parameter_says_how_many_rows() {
+    let server = TestServer::start().await;
+    let mut client = Client::connect(&server, Some("limit")).await;
+    let sql = "select x from (values (1), (2), (3)) t(x) order by x limit ? offset ?";
+    let handle = client.prepare(sql).await.unwrap().prepared_statement_handle;
+    for (limit, offset, want) in [(1, 0, vec![1]), (2, 1, vec![2, 3]), (0, 0, vec![])] {
+        let row = RecordBatch::try_from_iter([
+            ("0", std::sync::Arc::new(Int64Array::from(vec![limit])) as _),
+            (
+                "1",
+                std::sync::Arc::new(Int64Array::from(vec![offset])) as _,
+            ),
+        ]);
+        let handle = client.bind_row(&handle, row.unwrap()).await.unwrap();
+        let rows = client.rows(&prepared(&handle)).await.unwrap();
+        let rows = rows.column(0).as_primitive::<Int64Type>().values().to_vec();
+        assert_eq!(rows, want, "limit {limit} offset {offset}");
+    }
+    let text = std::sync::Arc::new(StringArray::from(vec!["two"])) as _;
+    let zero = std::sync::Arc::new(Int64Array::from(vec![0])) as _;
+    let row = RecordBatch::try_from_iter([("0", text), ("1", zero)]).unwrap();
+    refused(
+        client.bind_row(&handle, row).await,
+        Code::InvalidArgument,
+        "parameter 1 is Utf8",
+    );
+}
+
 /// Symptom: "No field named x", whatever there was to name instead.
 #[tokio::test]
 async fn a_missing_column_is_told_with_those_that_are_there() {

@@ -811,6 +811,10 @@ async fn a_lookup_finds_what_a_scan_finds() {
         "m = -5",
         "m BETWEEN 1 AND 2",
         "a = 5 OR a = 6",
+        "(a = 5 OR a > 149 OR a BETWEEN 7 AND 8) AND b IN ('k5', 'k1', '')",
+        "a = 5 OR b = 'k3'",
+        "a = 5 OR a IS NULL",
+        "a = 5 OR a = NULL",
         "NOT (a = 5) AND a < 10",
         "a = 5 AND 1 = 0",
     ] {

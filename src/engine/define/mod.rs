@@ -20,7 +20,7 @@ use futures::StreamExt;
 use super::Engine;
 use super::context::Planner;
 use super::names::Resolver;
-use super::statement::Reading;
+use super::reading::Reading;
 use super::transaction::SessionTransaction;
 use super::write::{Ingest, RowChecks, Write};
 use crate::backend::{BackendError, Transaction};

@@ -8,7 +8,8 @@ use super::create::folded;
 use crate::catalog::{ViewDefinition, check_column_name, check_relation_name};
 use crate::engine::context::Planner;
 use crate::engine::names::{NameDefaults, Resolver};
-use crate::engine::statement::{Reading, query_plan};
+use crate::engine::reading::Reading;
+use crate::engine::statement::query_plan;
 use crate::error::{Error, Result};
 use crate::tenant::Scope;
 

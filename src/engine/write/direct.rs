@@ -166,7 +166,7 @@ pub(in crate::engine) enum Rows {
     /// The statement itself.
     Direct(Box<DirectRows>),
     /// A query.
-    Query(Arc<crate::engine::statement::Reading>),
+    Query(Arc<crate::engine::reading::Reading>),
 }
 
 impl Rows {

@@ -17,6 +17,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
 use bytes::Bytes;
 use datafusion::catalog::Session;
 use datafusion::common::cast::as_boolean_array;
@@ -69,6 +70,10 @@ pub(super) struct LaneView {
     /// The footer and the page index of the row groups that hold rows of the
     /// lane, in order.
     pub metadata: Arc<ParquetMetaData>,
+    /// The columns of the file, with the tenants' as a dictionary where it is
+    /// text: to compare each distinct tenant takes less than to spell out and
+    /// compare each row's.
+    pub arrow_schema: SchemaRef,
     /// The row groups of the file.
     pub row_groups: usize,
     /// Which rows of the lane's row groups are read.
@@ -116,7 +121,8 @@ impl LaneView {
             RowGroupAccess::Scan | RowGroupAccess::Skip => 1,
         });
         let kept = self.kept.as_ref().map_or(0, Bytes::len);
-        kept + self.metadata.memory_size() + runs.sum::<usize>() * size_of::<RowSelector>()
+        let known = self.metadata.memory_size() + self.arrow_schema.fields().size();
+        kept + known + runs.sum::<usize>() * size_of::<RowSelector>()
     }
 }
 
@@ -245,6 +251,7 @@ async fn make(
         .filter(|rows| rows.share == LaneShare::Unknown)
         .map(|rows| rows.rows.len())
         .sum();
+    let arrow_schema = with_tenants_once(arrow.schema(), column);
     let mut exact = doubtful == 0;
     if !exact && doubtful <= DOUBTFUL_ROWS_MAX {
         let schema = DFSchema::try_from(arrow.schema().as_ref().clone())?;
@@ -274,12 +281,34 @@ async fn make(
     Ok(Some(LaneView {
         access: ParquetAccessPlan::new(access.collect()),
         metadata: Arc::new(metadata),
+        arrow_schema,
         row_groups,
         exact,
         bytes,
         kept: None,
         asked_again: AtomicBool::new(false),
     }))
+}
+
+/// How a column of tenants is read, of which each is there once in a page.
+pub(super) fn tenants_once() -> DataType {
+    DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8))
+}
+
+/// `schema` with the column of text as [`tenants_once`].
+pub(super) fn with_tenants_once(schema: &SchemaRef, column: &str) -> SchemaRef {
+    let fields = schema.fields().iter().map(|field| {
+        let is_text = matches!(
+            field.data_type(),
+            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
+        );
+        match is_text && field.name() == column {
+            true => Arc::new(field.as_ref().clone().with_data_type(tenants_once())),
+            false => Arc::clone(field),
+        }
+    });
+    let fields: Vec<FieldRef> = fields.collect();
+    Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
 }
 
 /// `view` with its rows in a file of their own, unless that is too large.
@@ -318,6 +347,7 @@ async fn keep(
     Ok(Some(Arc::new(LaneView {
         access: ParquetAccessPlan::new_all(metadata.num_row_groups()),
         metadata: Arc::new(metadata),
+        arrow_schema: Arc::clone(&view.arrow_schema),
         row_groups: view.row_groups,
         exact: true,
         bytes: kept.len() as u64,

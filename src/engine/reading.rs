@@ -1,0 +1,273 @@
+//! A query under a scope, optimized once where it can be.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{Schema, SchemaRef};
+use datafusion::common::ScalarValue;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Volatility};
+use datafusion::optimizer::AnalyzerRule;
+
+use super::TenantScopeAnalyzerRule;
+use super::context::Planner;
+use super::fault::planning;
+use super::params;
+use super::total::{compares, connects};
+use crate::error::{Error, Result};
+use crate::tenant::Scope;
+
+/// A query under a scope.
+#[derive(Debug)]
+pub(super) struct Reading {
+    plan: LogicalPlan,
+    /// Kept where every run of the statement optimizes to the same plan, but for
+    /// the values of its parameters.
+    optimized: Option<LogicalPlan>,
+    parameters: SchemaRef,
+    schema: SchemaRef,
+    /// Whether the order of the source's rows is kept.
+    in_order: bool,
+}
+
+impl Reading {
+    /// Puts `plan` under `scope`.
+    pub(super) fn new(scope: &Scope, plan: LogicalPlan, planner: &Planner) -> Result<Self> {
+        require_query(&plan)?;
+        let plan = TenantScopeAnalyzerRule::new(scope.clone())
+            .analyze(plan, planner.state().config_options())
+            .map_err(planning)?;
+        let parameters = params::parameter_schema(&plan)?;
+        let immutable = is_immutable(&plan)?;
+        let (schema, optimized) = if parameters.fields().is_empty() {
+            let optimized = match immutable {
+                true => Some(planner.optimize(plan.clone())?),
+                false => None,
+            };
+            (plan.schema().inner().clone(), optimized)
+        } else {
+            let nulls = plan
+                .clone()
+                .replace_params_with_values(&params::nulls(&parameters)?)
+                .map_err(planning)?;
+            let optimized = match immutable {
+                true => optimized_open(&plan, &parameters, planner)?,
+                false => None,
+            };
+            (nulls.schema().inner().clone(), optimized)
+        };
+        Ok(Reading {
+            plan,
+            optimized,
+            parameters,
+            schema: without_metadata(&schema),
+            in_order: false,
+        })
+    }
+
+    /// A query under a scope already, without parameters, that keeps the order of
+    /// its source.
+    pub(super) fn in_order(plan: LogicalPlan) -> Self {
+        Reading {
+            schema: without_metadata(plan.schema().inner()),
+            plan,
+            optimized: None,
+            parameters: Arc::new(Schema::empty()),
+            in_order: true,
+        }
+    }
+
+    pub(super) fn is_in_order(&self) -> bool {
+        self.in_order
+    }
+
+    /// Whether it is optimized before it is bound.
+    #[cfg(test)]
+    pub(super) fn is_optimized(&self) -> bool {
+        self.optimized.is_some()
+    }
+
+    pub(super) fn plan(&self) -> &LogicalPlan {
+        &self.plan
+    }
+
+    /// The columns of the query.
+    pub(super) fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// The types of the query's parameters.
+    pub(super) fn parameters(&self) -> &SchemaRef {
+        &self.parameters
+    }
+
+    /// The optimized plan with `values` for the parameters.
+    pub(super) fn bind(&self, planner: &Planner, values: &[ScalarValue]) -> Result<LogicalPlan> {
+        let values = params::typed_values(&self.parameters, values)?;
+        let plan = self.optimized.as_ref().unwrap_or(&self.plan).clone();
+        let plan = match self.parameters.fields().is_empty() {
+            true => plan,
+            false => plan.replace_params_with_values(&values).map_err(planning)?,
+        };
+        match self.optimized {
+            Some(_) => Ok(plan),
+            None => planner.optimize(plan),
+        }
+    }
+}
+
+/// `plan` optimized before the values of its parameters are known, where that
+/// takes nothing from the plan: each parameter is compared with a column, so
+/// that there is nothing to fold, or is a column of the result.
+fn optimized_open(
+    plan: &LogicalPlan,
+    parameters: &Schema,
+    planner: &Planner,
+) -> Result<Option<LogicalPlan>> {
+    let typed = params::with_types(plan.clone(), parameters)?;
+    // Some rules ask for values. What they say without them is not said to the
+    // caller, whose values are optimized with the plan then.
+    let Ok(optimized) = planner.optimize(typed) else {
+        return Ok(None);
+    };
+    let mut open = true;
+    optimized
+        .apply_with_subqueries(|node| {
+            node.apply_expressions(|expr| {
+                open &= match node {
+                    LogicalPlan::Filter(_) | LogicalPlan::TableScan(_) => has_nothing_to_fold(expr),
+                    LogicalPlan::Projection(_) => is_parameter(expr) || !params::is_in(expr),
+                    _ => !params::is_in(expr),
+                };
+                Ok(if_open(open))
+            })?;
+            Ok(if_open(open))
+        })
+        .map_err(planning)?;
+    Ok(open.then_some(optimized))
+}
+
+fn if_open(open: bool) -> TreeNodeRecursion {
+    match open {
+        true => TreeNodeRecursion::Continue,
+        false => TreeNodeRecursion::Stop,
+    }
+}
+
+/// Whether `expr` stays as it is when its parameters become literals.
+fn has_nothing_to_fold(expr: &Expr) -> bool {
+    match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) if connects(*op) => {
+            has_nothing_to_fold(left) && has_nothing_to_fold(right)
+        }
+        expr => !params::is_in(expr) || compares_column(expr),
+    }
+}
+
+/// Whether `expr` compares a column with literals and parameters alone.
+fn compares_column(expr: &Expr) -> bool {
+    let is_column = |expr: &Expr| matches!(expr, Expr::Column(_));
+    let is_value = |expr: &Expr| matches!(expr, Expr::Literal(..) | Expr::Placeholder(_));
+    match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
+            compares(*op)
+                && (is_column(left) && is_value(right) || is_value(left) && is_column(right))
+        }
+        Expr::Between(between) => {
+            is_column(&between.expr) && is_value(&between.low) && is_value(&between.high)
+        }
+        Expr::InList(list) => is_column(&list.expr) && list.list.iter().all(is_value),
+        _ => false,
+    }
+}
+
+fn is_parameter(expr: &Expr) -> bool {
+    match expr {
+        Expr::Alias(alias) => is_parameter(&alias.expr),
+        expr => matches!(expr, Expr::Placeholder(_)),
+    }
+}
+
+fn without_metadata(schema: &SchemaRef) -> SchemaRef {
+    Arc::new(Schema::new(schema.fields().clone()))
+}
+
+/// Refuses a plan that does more than read, wherever in it: the parser admits
+/// INSERT and its like inside a query too.
+fn require_query(plan: &LogicalPlan) -> Result<()> {
+    let mut refused = None;
+    plan.apply_with_subqueries(|node| {
+        refused = match node {
+            // DataFusion plans these rows without running a query for them.
+            LogicalPlan::Values(values) if values.values.iter().flatten().any(has_subquery) => {
+                Some("a subquery in VALUES".to_owned())
+            }
+            LogicalPlan::Projection(_)
+            | LogicalPlan::Filter(_)
+            | LogicalPlan::Window(_)
+            | LogicalPlan::Aggregate(_)
+            | LogicalPlan::Sort(_)
+            | LogicalPlan::Join(_)
+            | LogicalPlan::Repartition(_)
+            | LogicalPlan::Union(_)
+            | LogicalPlan::TableScan(_)
+            | LogicalPlan::EmptyRelation(_)
+            | LogicalPlan::Subquery(_)
+            | LogicalPlan::SubqueryAlias(_)
+            | LogicalPlan::Limit(_)
+            | LogicalPlan::Values(_)
+            | LogicalPlan::Explain(_)
+            | LogicalPlan::Analyze(_)
+            | LogicalPlan::Distinct(_)
+            | LogicalPlan::DescribeTable(_)
+            | LogicalPlan::Unnest(_)
+            | LogicalPlan::RecursiveQuery(_) => return Ok(TreeNodeRecursion::Continue),
+            LogicalPlan::Statement(statement) => Some(statement.name().to_owned()),
+            LogicalPlan::Dml(dml) => Some(dml.name().to_owned()),
+            LogicalPlan::Ddl(ddl) => Some(ddl.name().to_owned()),
+            LogicalPlan::Copy(_) => Some("COPY".to_owned()),
+            LogicalPlan::Extension(extension) => Some(extension.node.name().to_owned()),
+        };
+        Ok(TreeNodeRecursion::Stop)
+    })
+    .map_err(planning)?;
+    match refused {
+        None => Ok(()),
+        Some(kind) => Err(Error::Unimplemented(format!(
+            "{kind} is not served: write the statement as a SELECT"
+        ))),
+    }
+}
+
+fn has_subquery(expr: &Expr) -> bool {
+    expr.exists(|expr| {
+        Ok(matches!(
+            expr,
+            Expr::ScalarSubquery(_) | Expr::Exists(_) | Expr::InSubquery(_)
+        ))
+    })
+    .unwrap_or(true)
+}
+
+/// Whether every function in the plan answers the same for the same arguments
+/// at any time, so that a plan with them folded may be kept.
+fn is_immutable(plan: &LogicalPlan) -> Result<bool> {
+    if matches!(plan, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_)) {
+        return Ok(false);
+    }
+    let mut immutable = true;
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                if let Expr::ScalarFunction(call) = expr
+                    && call.func.signature().volatility != Volatility::Immutable
+                {
+                    immutable = false;
+                    return Ok(TreeNodeRecursion::Stop);
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })
+    .map_err(planning)?;
+    Ok(immutable)
+}
