@@ -141,7 +141,7 @@ impl TableProvider for ScopedTable {
         session: &dyn Session,
         projection: Option<&Vec<usize>>,
         filters: &[Expr],
-        _limit: Option<usize>,
+        limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let scan = match &self.rows {
             Rows::Source(table) => {
@@ -164,8 +164,10 @@ impl TableProvider for ScopedTable {
                     .filter(|filter| is_total(filter) && !self.is_lane_predicate(filter))
                     .cloned()
                     .collect();
+                // Every row of a stored table that is read is the scope's, so
+                // that the guard keeps as many.
                 table
-                    .scan(&self.scope, projection, &keys)
+                    .scan(&self.scope, projection, &keys, limit)
                     .map_err(carried)?
             }
             Rows::View(..) => {
@@ -232,6 +234,18 @@ impl GuardExec {
     /// The scope whose lanes' rows come out.
     pub fn scope(&self) -> &Scope {
         &self.scope
+    }
+
+    /// The guard of a scan that offers the rows with the least and the greatest
+    /// values of some columns alone; `None` where no index finds them.
+    pub(super) fn offering_extremes(&self, columns: &[usize]) -> Option<Self> {
+        let scan = self.scan.plan.downcast_ref::<TableScanExec>()?;
+        let scan = LaneScan {
+            plan: Arc::new(scan.offering_extremes(columns)?),
+            lane: self.scan.lane.clone(),
+            output: Arc::clone(&self.scan.output),
+        };
+        Some(GuardExec::new(self.scope.clone(), self.table.clone(), scan))
     }
 
     /// Says what state of the lanes the scan reads, before it is executed.

@@ -20,6 +20,7 @@ mod bound;
 mod context;
 mod control;
 mod define;
+mod extremes;
 mod fault;
 mod guard;
 mod ingest;
@@ -364,6 +365,7 @@ impl Engine {
                 true => planner.physical_in_order(&logical).await?,
                 false => planner.physical(&logical).await?,
             };
+            let plan = extremes::narrowed(plan).map_err(fault::planning)?;
             verify::verify(&plan, &scope)?;
             guard::attach(&plan, &reads);
             Ok(plan)

@@ -10,7 +10,7 @@ use crate::catalog::{Relation, TENANT_COLUMN, TableDefinition};
 use crate::error::{Error, Result};
 use crate::policy::LanePredicate;
 use crate::source::LaneScan;
-use crate::table::{ChunkCache, KeyLookup, TableScanExec, scan_schema};
+use crate::table::{ChunkCache, KeyLookup, TableScanExec, Wanted, scan_schema};
 use crate::tenant::{Lane, Scope};
 
 /// A table whose rows are in lanes.
@@ -92,12 +92,14 @@ impl StoredTable {
         })
     }
 
-    /// The columns at `projection`, and the tenant's where it is not among them.
+    /// The columns at `projection`, and the tenant's where it is not among them,
+    /// of the rows that `filters` may let through: of `limit` of them, or more.
     pub fn scan(
         &self,
         scope: &Scope,
         projection: Option<&Vec<usize>>,
         filters: &[Expr],
+        limit: Option<usize>,
     ) -> Result<LaneScan> {
         let mut read = match projection {
             Some(columns) => columns.clone(),
@@ -121,7 +123,10 @@ impl StoredTable {
             &self.definition,
             self.lanes(scope)?,
             &read,
-            KeyLookup::new(&self.definition, filters),
+            Wanted {
+                lookup: KeyLookup::new(&self.definition, filters),
+                limit,
+            },
             self.cache.clone(),
         );
         Ok(LaneScan {

@@ -287,3 +287,151 @@ async fn answer(
     lines.sort_unstable();
     lines.join("\n")
 }
+
+async fn run(engine: &Engine, scope: &Scope, sql: &str) -> String {
+    let names = NameDefaults::default();
+    let statement = engine.prepare(scope, &names, sql).await.unwrap();
+    answer(engine, scope, &statement, &[]).await
+}
+
+/// The least and the greatest value of a key, how many rows there are and the
+/// first few of them are known without reading the table.
+#[tokio::test]
+async fn what_an_index_or_a_few_rows_tell_is_asked_of_the_backend() {
+    let (engine, _dir) = engine().await;
+    let (alice, bob) = (scope_of(ALICE), scope_of(BOB));
+    for (scope, from, to) in [(&alice, 5, 20_004), (&bob, 70_000, 70_002)] {
+        run(
+            &engine,
+            scope,
+            "create table t (k bigint primary key, v bigint)",
+        )
+        .await;
+        let rows = format!(
+            "insert into t select value, value as v from generate_series({from}, {to}) s(value)"
+        );
+        run(&engine, scope, &rows).await;
+    }
+    for (sql, values) in [
+        ("select max(k) as x, min(k) as y from t", "| 20004 | 5 |"),
+        ("select count(*) as x from t", "| 20000 |"),
+        (
+            "select count(*) as x from (select k from t limit 3)",
+            "| 3 |",
+        ),
+        ("select max(k) - min(k) as x from t", "| 19999 |"),
+    ] {
+        let answer = run(&engine, &alice, sql).await;
+        let answer = answer.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(answer.contains(values), "{sql}: {answer}");
+        assert_eq!(engine.0.chunks.entries(), 0, "{sql}");
+    }
+    assert!(
+        run(&engine, &bob, "select max(k) as x from t")
+            .await
+            .contains("70002")
+    );
+    assert!(
+        run(&engine, &alice, "select max(v) as x from t")
+            .await
+            .contains("20004")
+    );
+    assert!(engine.0.chunks.entries() > 0);
+}
+
+/// For every type whose extremes an index finds, they are those of a whole read.
+#[tokio::test]
+async fn the_extremes_that_an_index_finds_are_those_of_all_rows() {
+    let (engine, _dir) = engine().await;
+    let (alice, bob) = (scope_of(ALICE), scope_of(BOB));
+    let global = Scope::global(Principal::trusted_network());
+    for (at, (data_type, values)) in [
+        (
+            "bigint",
+            "(3), (null), (-9223372036854775808), (9223372036854775807)",
+        ),
+        ("bigint unsigned", "(18446744073709551615), (0), (null)"),
+        ("varchar", "('b'), (''), ('é'), ('B'), (null)"),
+        ("date", "(date '1969-12-31'), (date '2024-02-29'), (null)"),
+        (
+            "timestamp",
+            "(timestamp '1969-12-31 23:59:59.5'), (timestamp '2024-02-29 00:00:00')",
+        ),
+        ("decimal(20, 3)", "(-1.5), (0), (12345678.125), (null)"),
+        ("boolean", "(true), (false), (null)"),
+        (
+            "double",
+            "(-0.0), (0.0), ('nan'::double), ('-inf'::double), (null)",
+        ),
+        ("bytea", "(x'00ff'), (x''), (x'ff'), (null)"),
+        ("int", "(null), (null)"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        // The shared table has rows in every lane.
+        run(
+            &engine,
+            &global,
+            &format!("create table g{at} (k {data_type})"),
+        )
+        .await;
+        run(
+            &engine,
+            &global,
+            &format!("create index g{at}_k on g{at} (k)"),
+        )
+        .await;
+        for scope in [&alice, &bob] {
+            run(
+                &engine,
+                scope,
+                &format!("create table t{at} (k {data_type})"),
+            )
+            .await;
+            run(
+                &engine,
+                scope,
+                &format!("create index t{at}_k on t{at} (k)"),
+            )
+            .await;
+        }
+        let empty = format!("select min(k), max(k) from t{at}");
+        let nothing = run(&engine, &alice, &empty).await;
+        run(&engine, &bob, &format!("insert into g{at} values {values}")).await;
+        run(&engine, &bob, &format!("insert into t{at} values {values}")).await;
+        assert_eq!(run(&engine, &alice, &empty).await, nothing, "{data_type}");
+        run(
+            &engine,
+            &alice,
+            &format!("insert into g{at} values {values}"),
+        )
+        .await;
+        run(
+            &engine,
+            &alice,
+            &format!("insert into t{at} values {values}"),
+        )
+        .await;
+        for table in [format!("t{at}"), format!("g{at}")] {
+            // A filter keeps the aggregate from the index.
+            let sql =
+                |filter| format!("select min(k) as least, max(k) as most from {table}{filter}");
+            let found = run(&engine, &alice, &sql("")).await;
+            let read = run(
+                &engine,
+                &alice,
+                &sql(" where k is not null or 1 < random()"),
+            )
+            .await;
+            assert_eq!(found, read, "{data_type} in {table}");
+        }
+        let both = format!("select max(k) as a, count(k) as b, min(k) as c from t{at}");
+        let count = values.matches('(').count() - values.matches("(null)").count();
+        let both = run(&engine, &alice, &both).await;
+        assert!(
+            both.contains(&format!("| {count} ")) || both.contains(&format!(" {count} |")),
+            "{both}"
+        );
+    }
+}

@@ -66,17 +66,18 @@ pub(super) struct ReadColumn {
 /// cannot hold them in one.
 pub(super) type Parts = Arc<[ArrayRef]>;
 
-/// The values of `columns` in a run.
+/// The values of `columns` in the first rows of a run.
 pub(super) fn load(
     transaction: &Transaction<'_>,
     stored: &Stored,
     chunk: Chunk,
     columns: &[ReadColumn],
     absent: &[u32],
+    rows_wanted: usize,
 ) -> Result<Vec<Parts>, BackendError> {
     let sql = format!(
         "SELECT {} FROM {} WHERE tenant_id IS :tenant AND {ROW} >= :first AND {ROW} < :end \
-         ORDER BY {ROW}",
+         ORDER BY {ROW} LIMIT :wanted",
         selected(columns, absent),
         stored.as_str()
     );
@@ -87,9 +88,15 @@ pub(super) fn load(
         ":tenant": tenant,
         ":first": first,
         ":end": first + CHUNK_ROWS,
+        // Of a whole run there is no limit, so that too many rows are seen.
+        ":wanted": match rows_wanted < chunk.rows {
+            true => rows_wanted as i64,
+            false => CHUNK_ROWS,
+        },
     })?;
-    let (parts, found) = decode(transaction, stored, columns, chunk.rows, rows)?;
-    if found != chunk.rows {
+    let wanted = rows_wanted.min(chunk.rows);
+    let (parts, found) = decode(transaction, stored, columns, wanted, rows)?;
+    if found != wanted {
         return Err(transaction.corrupt(format!(
             "run {} of table {} is to have {} rows and has {found}",
             chunk.number,
@@ -194,6 +201,13 @@ impl ChunkCache {
                 })
                 .build(),
         }
+    }
+
+    /// How many there are.
+    #[cfg(test)]
+    pub(crate) fn entries(&self) -> u64 {
+        self.columns.run_pending_tasks();
+        self.columns.entry_count()
     }
 
     fn key(lane: Lane, stored: &Arc<str>, chunk: Chunk, column: u32) -> CachedColumn {

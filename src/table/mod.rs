@@ -19,6 +19,7 @@
 
 mod chunks;
 pub mod codec;
+mod find;
 mod lookup;
 mod reads;
 mod scan;
@@ -28,7 +29,7 @@ mod write;
 pub use chunks::{CHUNK_ROWS, ChunkCache};
 pub use lookup::{KeyCondition, KeyLookup};
 pub use reads::StatementReads;
-pub use scan::{ROW_COLUMN, TableScanExec, scan_schema};
+pub use scan::{ROW_COLUMN, TableScanExec, Wanted, scan_schema};
 pub use storage::{
     Stored, add_column, create, create_index, drop, drop_column, drop_index, literal,
 };

@@ -23,22 +23,19 @@ use datafusion::physical_plan::{
     ReplaceChildrenOptions,
 };
 use futures::stream::{self, StreamExt, TryStreamExt};
-use rusqlite::types::ToSql;
 
 use super::chunks::{self, Chunk, ChunkCache, Parts, ROW_NUMBER, ReadColumn};
+use super::codec;
+use super::find::Found;
 use super::lookup::KeyLookup;
 use super::reads::StatementReads;
-use super::storage::{Stored, absent_columns, exists, tenant_bytes};
-use crate::backend::{BackendError, Transaction};
+use super::storage::Stored;
 use crate::catalog::{Relation, TENANT_COLUMN, TableDefinition};
 use crate::error::Error;
 use crate::tenant::Lane;
 
 /// The column of the row number, which only the engine's own writes ask for.
 pub const ROW_COLUMN: &str = "_jammi_row";
-
-/// Rows that are looked up by key before the whole table is read instead.
-const LOOKUP_ROWS_MAX: usize = 8192;
 
 /// The table's columns and, last, the row number.
 pub fn scan_schema(definition: &TableDefinition) -> SchemaRef {
@@ -56,14 +53,28 @@ pub struct TableScanExec {
     properties: Arc<PlanProperties>,
 }
 
-#[derive(Debug)]
-struct Scan {
-    relation: Arc<Relation>,
+/// Which rows are asked for. A scan may yield others of the same lanes as well.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// Those that an index finds.
+    pub lookup: Option<KeyLookup>,
+    /// So many of them, whichever.
+    pub limit: Option<usize>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Scan {
+    pub relation: Arc<Relation>,
     lanes: Vec<Lane>,
     /// The columns of the output, of which the tenant's is a dictionary.
     schema: SchemaRef,
-    columns: Vec<ReadColumn>,
-    lookup: Option<KeyLookup>,
+    pub columns: Vec<ReadColumn>,
+    /// Whether an index finds the least and the greatest value of each.
+    has_extremes: Vec<bool>,
+    pub wanted: Wanted,
+    /// The columns of which rows with the least and the greatest value are asked
+    /// for, and no others.
+    pub extremes: Option<Vec<u32>>,
     cache: ChunkCache,
 }
 
@@ -74,12 +85,13 @@ impl TableScanExec {
         definition: &TableDefinition,
         lanes: Vec<Lane>,
         projection: &[usize],
-        lookup: Option<KeyLookup>,
+        wanted: Wanted,
         cache: ChunkCache,
     ) -> Self {
         let all = scan_schema(definition);
         let mut fields = Vec::with_capacity(projection.len());
         let mut columns = Vec::with_capacity(projection.len());
+        let mut has_extremes = Vec::with_capacity(projection.len());
         for &at in projection {
             let field = &all.fields()[at];
             let column = definition.columns.get(at);
@@ -88,37 +100,78 @@ impl TableScanExec {
                 0 => Arc::new(Field::new(TENANT_COLUMN, tenant_type(), true)),
                 _ => Arc::clone(field),
             });
+            has_extremes
+                .push(column.is_some_and(|column| finds_extremes(definition, column.number)));
             columns.push(ReadColumn {
                 number,
                 data_type: field.data_type().clone(),
                 filler: column.and_then(|column| column.filler.clone()),
             });
         }
-        let schema: SchemaRef = Arc::new(Schema::new(fields));
+        TableScanExec::of(Scan {
+            relation,
+            lanes,
+            schema: Arc::new(Schema::new(fields)),
+            columns,
+            has_extremes,
+            wanted,
+            extremes: None,
+            cache,
+        })
+    }
+
+    fn of(scan: Scan) -> Self {
         let properties = PlanProperties::new(
-            EquivalenceProperties::new(Arc::clone(&schema)),
+            EquivalenceProperties::new(Arc::clone(&scan.schema)),
             Partitioning::UnknownPartitioning(1),
             EmissionType::Incremental,
             Boundedness::Bounded,
         );
         TableScanExec {
-            scan: Arc::new(Scan {
-                relation,
-                lanes,
-                schema,
-                columns,
-                lookup,
-                cache,
-            }),
+            scan: Arc::new(scan),
             reads: OnceLock::new(),
             properties: Arc::new(properties),
         }
+    }
+
+    /// A scan that yields rows with the least and the greatest value of each of
+    /// the columns at `projected`, where an index finds them.
+    pub fn offering_extremes(&self, projected: &[usize]) -> Option<Self> {
+        let scan = &self.scan;
+        let columns = projected.iter().map(|&at| {
+            let number = scan.columns.get(at)?.number;
+            scan.has_extremes.get(at)?.then_some(number)
+        });
+        let columns: Vec<u32> = columns.collect::<Option<_>>()?;
+        if scan.wanted.lookup.is_some() || scan.wanted.limit.is_some() {
+            return None;
+        }
+        Some(TableScanExec::of(Scan {
+            extremes: Some(columns),
+            ..Scan::clone(scan)
+        }))
     }
 
     /// Says what to read from, before the scan is executed.
     pub fn attach(&self, reads: &StatementReads) {
         let _ = self.reads.set(reads.clone());
     }
+}
+
+/// Whether an index of the table begins with a column whose values SQLite orders
+/// as Arrow does. Floats it does too, but which of their zeros and of their NaNs
+/// is an extreme is for the aggregate to say.
+fn finds_extremes(definition: &TableDefinition, number: u32) -> bool {
+    let mut indexes = definition.indexes.iter();
+    let leads = indexes.any(|index| index.columns.first() == Some(&number));
+    let mut columns = definition.columns.iter();
+    let column = columns.find(|column| column.number == number);
+    leads
+        && column.is_some_and(|column| {
+            let data_type = column.field.data_type();
+            let is_float = data_type.is_floating();
+            !is_float && codec::ordering(data_type) == codec::Ordering::Total
+        })
 }
 
 /// One value for every row of a lane: the keys take a byte each.
@@ -208,25 +261,11 @@ struct LaneRows {
     found: Found,
 }
 
-/// What a lane has to offer.
-enum Found {
-    /// The rows that were looked up.
-    Rows(Vec<Parts>, usize),
-    /// Runs to be read, and the columns that the lane's storage is older than.
-    Chunks(Vec<Chunk>, Arc<[u32]>),
-}
-
 /// Where a run is read.
 struct Place {
     lane: Lane,
     stored: Stored,
     absent: Arc<[u32]>,
-}
-
-impl Found {
-    fn nothing() -> Self {
-        Found::Chunks(Vec::new(), Arc::default())
-    }
 }
 
 impl LaneRows {
@@ -262,9 +301,12 @@ impl LaneRows {
             found,
         } = self;
         let (ready, chunks, absent) = match found {
-            Found::Rows(parts, rows) => {
+            Found::Rows(found) => {
                 let nothing: Arc<[u32]> = Arc::default();
-                (scan.batches(lane, &parts, rows), Vec::new(), nothing)
+                let batches = found
+                    .iter()
+                    .map(|rows| scan.batches(lane, &rows.columns, rows.rows));
+                (batches.flatten().collect(), Vec::new(), nothing)
             }
             Found::Chunks(chunks, absent) => (Vec::new(), chunks, absent),
         };
@@ -280,7 +322,7 @@ impl LaneRows {
             async move {
                 let parts = scan.chunk_columns(&reads, place, &shared, chunk).await;
                 match parts {
-                    Ok(parts) => scan.batches(lane, &parts, chunk.rows),
+                    Ok((parts, rows)) => scan.batches(lane, &parts, rows),
                     Err(error) => vec![Err(error)],
                 }
             }
@@ -290,52 +332,8 @@ impl LaneRows {
 }
 
 impl Scan {
-    /// The rows that the lookup finds, or the runs of the table.
-    fn find(&self, transaction: &Transaction<'_>, stored: &Stored) -> Result<Found, BackendError> {
-        if !exists(transaction, stored)? {
-            return Ok(Found::nothing());
-        }
-        let numbers = self.columns.iter().map(|column| column.number);
-        let absent = match self.relation.lane == transaction.lane() {
-            true => Vec::new(),
-            false => absent_columns(transaction, stored, numbers)?,
-        };
-        if let Some(lookup) = &self.lookup
-            && self.relation.lane == transaction.lane()
-            && let Some((arrays, rows)) = self.look_up(transaction, stored, lookup)?
-        {
-            return Ok(Found::Rows(arrays, rows));
-        }
-        let chunks = chunks::list(transaction, stored)?;
-        Ok(Found::Chunks(chunks, absent.into()))
-    }
-
-    /// The rows that meet the lookup's conditions, unless they are many.
-    fn look_up(
-        &self,
-        transaction: &Transaction<'_>,
-        stored: &Stored,
-        lookup: &KeyLookup,
-    ) -> Result<Option<(Vec<Parts>, usize)>, BackendError> {
-        let columns = self.stored_columns();
-        let sql = format!(
-            "SELECT {} FROM {} WHERE tenant_id IS ?1{} LIMIT {}",
-            chunks::selected(&columns, &[]),
-            stored.as_str(),
-            lookup.sql(2),
-            LOOKUP_ROWS_MAX + 1
-        );
-        let mut statement = transaction.connection().prepare_cached(&sql)?;
-        let tenant = tenant_bytes(transaction.lane());
-        let mut values: Vec<&dyn ToSql> = vec![&tenant];
-        values.extend(lookup.values().map(|value| value as &dyn ToSql));
-        let rows = statement.query(values.as_slice())?;
-        let (parts, found) = chunks::decode(transaction, stored, &columns, 1, rows)?;
-        Ok((found <= LOOKUP_ROWS_MAX).then_some((parts, found)))
-    }
-
     /// What is decoded: every column but the tenant's, whose value is known.
-    fn stored_columns(&self) -> Vec<ReadColumn> {
+    pub(super) fn stored_columns(&self) -> Vec<ReadColumn> {
         self.columns
             .iter()
             .filter(|column| column.number != 0)
@@ -344,14 +342,14 @@ impl Scan {
     }
 
     /// The values of every column but the tenant's in a run, from memory where
-    /// they are.
+    /// they are, and how many rows they are of: where few are asked for, as many.
     async fn chunk_columns(
         &self,
         reads: &StatementReads,
         place: Place,
         shared: &Arc<str>,
         chunk: Chunk,
-    ) -> crate::error::Result<Vec<Parts>> {
+    ) -> crate::error::Result<(Vec<Parts>, usize)> {
         let lane = place.lane;
         let columns = self.stored_columns();
         let mut parts: Vec<Option<Parts>> = columns
@@ -364,11 +362,23 @@ impl Scan {
             .filter(|(_, parts)| parts.is_none())
             .map(|(column, _)| column.clone())
             .collect();
+        let limit = self.wanted.limit.unwrap_or(usize::MAX);
+        if !missing.is_empty() && limit < chunk.rows {
+            // A part of a run is not kept.
+            let first = reads
+                .read(lane, move |transaction| {
+                    let Place { stored, absent, .. } = &place;
+                    chunks::load(transaction, stored, chunk, &columns, absent, limit)
+                })
+                .await?;
+            return Ok((first.unwrap_or_default(), limit));
+        }
         if !missing.is_empty() {
             let wanted = missing.clone();
             let loaded = reads
                 .read(lane, move |transaction| {
-                    chunks::load(transaction, &place.stored, chunk, &wanted, &place.absent)
+                    let Place { stored, absent, .. } = &place;
+                    chunks::load(transaction, stored, chunk, &wanted, absent, chunk.rows)
                 })
                 .await?
                 .unwrap_or_default();
@@ -384,7 +394,7 @@ impl Scan {
                 }
             }
         }
-        Ok(parts.into_iter().flatten().collect())
+        Ok((parts.into_iter().flatten().collect(), chunk.rows))
     }
 
     /// The columns as batches: one, unless a column is in several parts.

@@ -1,0 +1,77 @@
+//! Lets an aggregate that asks for the least and the greatest values alone read
+//! the rows that have them, which an index finds, and no others.
+//!
+//! The aggregate stays as it is, and so does the guard between: what changes is
+//! which rows the scan below the guard has to offer.
+
+use std::sync::Arc;
+
+use datafusion::common::Result;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_plan::aggregates::AggregateExec;
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use datafusion::physical_plan::coop::CooperativeExec;
+use datafusion::physical_plan::repartition::RepartitionExec;
+use datafusion::physical_plan::{ChildrenPropertiesMode, ExecutionPlan, ReplaceChildrenOptions};
+
+use super::GuardExec;
+
+/// `plan`, of which scans below such aggregates offer the rows they need.
+pub(super) fn narrowed(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    plan.transform_up(|node| {
+        let Some(columns) = node.downcast_ref::<AggregateExec>().and_then(extremes_of) else {
+            return Ok(Transformed::no(node));
+        };
+        let inputs = node.children();
+        match inputs.first().and_then(|input| offering(input, &columns)) {
+            Some(input) => Ok(Transformed::yes(with_input(&node, input)?)),
+            None => Ok(Transformed::no(node)),
+        }
+    })
+    .map(|narrowed| narrowed.data)
+}
+
+/// The columns of its input whose least or greatest values are all that the
+/// aggregate asks for.
+fn extremes_of(aggregate: &AggregateExec) -> Option<Vec<usize>> {
+    let groups = !aggregate.group_expr().is_true_no_grouping();
+    let filters = aggregate.filter_expr().iter().any(Option::is_some);
+    if groups || filters || aggregate.aggr_expr().is_empty() {
+        return None;
+    }
+    let columns = aggregate.aggr_expr().iter().map(|call| {
+        call.get_minmax_desc()?;
+        match call.expressions().as_slice() {
+            [value] => value.downcast_ref::<Column>().map(Column::index),
+            _ => None,
+        }
+    });
+    columns.collect()
+}
+
+/// The input of an aggregate, where it is the rows of a stored table and an index
+/// finds the extremes of `columns`.
+fn offering(plan: &Arc<dyn ExecutionPlan>, columns: &[usize]) -> Option<Arc<dyn ExecutionPlan>> {
+    if let Some(guard) = plan.downcast_ref::<GuardExec>() {
+        return guard
+            .offering_extremes(columns)
+            .map(|guard| Arc::new(guard) as _);
+    }
+    let passes_through = plan.is::<RepartitionExec>()
+        || plan.is::<CoalescePartitionsExec>()
+        || plan.is::<CooperativeExec>();
+    if !passes_through {
+        return None;
+    }
+    let input = offering(plan.children().first()?, columns)?;
+    with_input(plan, input).ok()
+}
+
+fn with_input(
+    plan: &Arc<dyn ExecutionPlan>,
+    input: Arc<dyn ExecutionPlan>,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let recompute = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
+    Arc::clone(plan).replace_children(vec![input], recompute)
+}
