@@ -304,6 +304,15 @@ impl TableDefinition {
                         .into(),
                 ));
             }
+            let data_type = found.field.data_type();
+            if kind != IndexKind::Plain && !data_type.is_floating() && holds_floats(data_type) {
+                return Err(Error::InvalidArgument(format!(
+                    "column {} cannot be in a key: it is {data_type}, and no index tells which of \
+                     its values are equal, with floats inside: take a column of its own for the \
+                     key",
+                    shown(column)
+                )));
+            }
             if numbers.contains(&found.number) {
                 return Err(Error::InvalidArgument(format!(
                     "index {} names column {} twice: name it once",
@@ -419,6 +428,21 @@ impl TableDefinition {
             next_column: self.next_column,
             next_index: self.next_index,
         }
+    }
+}
+
+/// Whether values of the type are floats, or have some in them.
+fn holds_floats(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Dictionary(_, values) => holds_floats(values),
+        DataType::List(item)
+        | DataType::LargeList(item)
+        | DataType::ListView(item)
+        | DataType::LargeListView(item)
+        | DataType::FixedSizeList(item, _)
+        | DataType::Map(item, _) => holds_floats(item.data_type()),
+        DataType::Struct(fields) => fields.iter().any(|field| holds_floats(field.data_type())),
+        other => other.is_floating(),
     }
 }
 

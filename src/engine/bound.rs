@@ -18,6 +18,7 @@ use super::arrival::{Arrival, ParameterRows};
 use super::fault::planning;
 use super::lossless::{Texts, converted};
 use super::reading::Reading;
+use super::types::type_name;
 use super::{Action, Engine, SessionTransaction, Statement};
 use crate::error::{Error, Result};
 use crate::tenant::Scope;
@@ -133,7 +134,7 @@ fn in_types(parameters: &SchemaRef, batch: &RecordBatch, texts: Texts) -> Result
         .zip(batch.columns())
         .enumerate()
         .map(|(at, (field, column))| {
-            converted(column, field.data_type(), texts).map_err(|why| {
+            converted(column, field, texts).map_err(|why| {
                 let what = match texts {
                     Texts::Parsed => format!("parameter {}", at + 1),
                     Texts::Kept => format!("column `{}`", batch.schema_ref().field(at).name()),
@@ -141,7 +142,7 @@ fn in_types(parameters: &SchemaRef, batch: &RecordBatch, texts: Texts) -> Result
                 Error::InvalidArgument(format!(
                     "{what} is {} where {} is expected{why}",
                     column.data_type(),
-                    field.data_type()
+                    type_name(field)
                 ))
             })
         })

@@ -16,6 +16,7 @@ use datafusion::optimizer::OptimizerConfig;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 
+use super::coercion::Operands;
 use super::fault::planning;
 use super::limits::Limits;
 use super::stream::ended_early;
@@ -82,6 +83,9 @@ impl Planner {
             .with_physical_optimizer_rule(Arc::new(YieldAboveJoins))
             .build();
         bound_functions(&mut state, config.memory_bytes)?;
+        state
+            .register_expr_planner(Arc::new(Operands))
+            .map_err(planning)?;
         let task = state.task_ctx();
         let mut in_order = state.clone();
         let options = in_order.config_mut().options_mut();

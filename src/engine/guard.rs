@@ -285,7 +285,12 @@ impl DisplayAs for GuardExec {
             "GuardExec: table={}, columns=[{}], lanes=[{lanes}]",
             self.table,
             columns.join(", ")
-        )
+        )?;
+        let stored = self.scan.plan.downcast_ref::<TableScanExec>();
+        match stored.map(TableScanExec::lookup_columns) {
+            Some(lookup) if !lookup.is_empty() => write!(f, ", lookup=[{}]", lookup.join(", ")),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -17,6 +17,7 @@
 
 mod arrival;
 mod bound;
+mod coercion;
 mod context;
 mod control;
 mod define;
@@ -28,6 +29,7 @@ mod interrupt;
 mod limits;
 mod lossless;
 mod names;
+mod numbers;
 mod params;
 mod reading;
 mod rule;
@@ -41,6 +43,7 @@ mod total;
 mod transaction;
 mod turns;
 mod types;
+mod uuid;
 mod values;
 mod verify;
 mod windows;
@@ -77,6 +80,7 @@ pub use rule::TenantScopeAnalyzerRule;
 pub use statement::{Statement, StatementKind};
 pub use stream::RecordStream;
 pub use transaction::SessionTransaction;
+pub use types::type_name;
 
 use context::Planner;
 use reading::Reading;

@@ -35,14 +35,16 @@ use datafusion::sql::sqlparser::ast;
 use futures::FutureExt;
 
 use super::SourceReader;
+use super::coercion;
 use super::context::Planner;
 use super::fault::{carried, planning};
 use super::guard::{Rows, ScopedTable};
+use super::numbers;
 use super::statement::{parse_expression, parse_one, query_plan};
 use super::stored::{StoredTable, Use};
 use super::system::{CATALOG_SCHEMA, SYSTEM_CATALOG, SystemTable, catalog_tables};
 use super::types::ExtensionTypes;
-use super::write::{TARGET, WRITTEN};
+use super::write::{TARGET, WRITTEN, for_column};
 use crate::catalog::{Catalog, CatalogSnapshot, Relation, RelationBody, ViewDefinition};
 use crate::error::Error;
 use crate::table::ChunkCache;
@@ -254,7 +256,10 @@ impl<'a> Resolver<'a> {
             }
             (catalog, INFORMATION_SCHEMA) if self.sees_catalog(catalog) => {
                 let provider = self.information().table(table).now_or_never()?.ok()??;
-                Rows::System(SystemTable::Information(provider))
+                Rows::System(match table {
+                    "columns" => SystemTable::Columns(provider, visible_tables(self.snapshot)),
+                    _ => SystemTable::Information(provider),
+                })
             }
             (SYSTEM_CATALOG, CATALOG_SCHEMA) => match table {
                 "sources" => Rows::System(SystemTable::Sources(Arc::clone(self.snapshot))),
@@ -362,7 +367,10 @@ impl<'a> Resolver<'a> {
                     Some(tenant) => datafusion::logical_expr::lit(tenant.to_string()),
                     None => continue,
                 },
-                (Some(sql), _) => self.row_expression(sql, &no_columns)?,
+                (Some(sql), _) => {
+                    let value = for_column(&column.field, parse_expression(sql)?);
+                    self.expression(value, &no_columns)?
+                }
                 (None, _) => continue,
             };
             defaults.insert(column.field.name().clone(), default);
@@ -404,18 +412,19 @@ impl<'a> Resolver<'a> {
     }
 
     /// As [`Resolver::row_expression`], of an expression that was parsed.
-    pub(super) fn expression(&self, expr: ast::Expr, schema: &DFSchema) -> Result<Expr, Error> {
+    pub(super) fn expression(&self, mut expr: ast::Expr, schema: &DFSchema) -> Result<Expr, Error> {
+        numbers::keep_digits(&mut expr);
         SqlToRel::new_with_options(self, self.parser_options())
             .sql_to_expr(expr, schema, &mut PlannerContext::new())
+            .and_then(|expr| coercion::settled_expr(expr, schema))
             .map_err(planning)
     }
 
-    /// How many columns a query has.
-    pub(super) fn width_of(&self, query: &ast::Query) -> Result<usize, Error> {
-        let plan = SqlToRel::new_with_options(self, self.parser_options())
-            .sql_statement_to_plan(ast::Statement::Query(Box::new(query.clone())))
-            .map_err(planning)?;
-        Ok(plan.schema().fields().len())
+    /// The types of a query's columns.
+    pub(super) fn types_of(&self, query: &ast::Query) -> Result<Vec<DataType>, Error> {
+        let plan = query_plan(ast::Statement::Query(Box::new(query.clone())), self)?;
+        let fields = plan.schema().fields().iter();
+        Ok(fields.map(|field| field.data_type().clone()).collect())
     }
 
     pub(super) fn parser_options(&self) -> ParserOptions {

@@ -13,6 +13,8 @@ use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use super::fault::planning;
+use super::types::{extension_of, is_uuid, type_name};
+use super::uuid::{self, UUID_BYTES};
 use crate::error::{Error, Result};
 
 /// Parameters that one statement may have.
@@ -80,7 +82,8 @@ pub(super) fn has_parameters(statement: &ast::Statement) -> bool {
     found.is_break()
 }
 
-fn is_placeholder(expr: &ast::Expr) -> bool {
+/// Whether an expression is a parameter by itself.
+pub(super) fn is_placeholder(expr: &ast::Expr) -> bool {
     match expr {
         ast::Expr::Value(value) => matches!(value.value, ast::Value::Placeholder(_)),
         ast::Expr::Nested(inner) => is_placeholder(inner),
@@ -103,10 +106,10 @@ pub(super) fn name_types(error: Error) -> Error {
 /// does not tell its type is a number of rows in LIMIT and OFFSET, else text, as
 /// in Postgres.
 pub(super) fn parameter_schema(plan: &LogicalPlan) -> Result<SchemaRef> {
-    let types = plan.get_parameter_types().map_err(planning)?;
+    let known = plan.get_parameter_fields().map_err(planning)?;
     let limits = in_limits(plan).map_err(planning)?;
-    let mut fields = vec![None; types.len()];
-    for (name, data_type) in types {
+    let mut fields = vec![None; known.len()];
+    for (name, known) in known {
         let number: usize = name
             .strip_prefix('$')
             .and_then(|digits| digits.parse().ok())
@@ -121,12 +124,15 @@ pub(super) fn parameter_schema(plan: &LogicalPlan) -> Result<SchemaRef> {
                 "parameter `{name}` leaves a gap: number parameters $1, $2 and so on"
             ))
         })?;
-        let data_type = match data_type {
-            Some(DataType::Null) | None if limits.contains(&name) => DataType::Int64,
-            Some(DataType::Null) | None => DataType::Utf8,
-            Some(known) => known,
+        let field = match known {
+            Some(known) if !known.data_type().is_null() => {
+                let metadata = extension_of(known.metadata());
+                Field::new(name, known.data_type().clone(), true).with_metadata(metadata)
+            }
+            _ if limits.contains(&name) => Field::new(name, DataType::Int64, true),
+            _ => Field::new(name, DataType::Utf8, true),
         };
-        *slot = Some(Field::new(name, data_type, true));
+        *slot = Some(field);
     }
     // As many names as places, each in a place of its own.
     let fields: Vec<Field> = fields.into_iter().flatten().collect();
@@ -176,11 +182,15 @@ pub(super) fn typed_scalars(schema: &Schema, values: &[ScalarValue]) -> Result<V
         .zip(values)
         .enumerate()
         .map(|(at, (field, value))| {
+            if let (true, Some(Some(text))) = (is_uuid(field), value.try_as_str()) {
+                let bytes = uuid::parsed(text)?.to_vec();
+                return Ok(ScalarValue::FixedSizeBinary(UUID_BYTES, Some(bytes)));
+            }
             value.cast_to(field.data_type()).map_err(|_| {
                 Error::InvalidArgument(format!(
                     "parameter ${} is to be {} and its value is {}: send another value",
                     at + 1,
-                    field.data_type(),
+                    type_name(field),
                     value.data_type()
                 ))
             })

@@ -2,7 +2,7 @@
 //! logical plan under a scope.
 
 use arrow::datatypes::{Schema, SchemaRef};
-use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
 use datafusion::sql::planner::SqlToRel;
 use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::dialect::GenericDialect;
@@ -11,14 +11,17 @@ use datafusion::sql::sqlparser::tokenizer::Tokenizer;
 
 use std::sync::Arc;
 
+use super::coercion;
 use super::context::Planner;
 use super::control::{self, TransactionControl};
 use super::define::Define;
 use super::fault::planning;
 use super::limits::Limits;
 use super::names::Resolver;
+use super::numbers;
 use super::params;
 use super::reading::Reading;
+use super::types::type_name;
 use super::write::{self, DirectRows, RowChecks, Rows, Write};
 use crate::error::{Error, Result};
 use crate::tenant::Scope;
@@ -113,7 +116,7 @@ impl Statement {
                 } if kind_of(&statement)?.writes_rows() => {
                     explained_write(*statement, analyze, verbose, resolver)?
                 }
-                statement => query_plan(statement, resolver)?,
+                statement => described(query_plan(statement, resolver)?)?,
             };
             let reading = Reading::new(scope, plan, planner)?;
             let schema = Arc::clone(reading.schema());
@@ -226,11 +229,36 @@ fn explained_write(
 
 /// The logical plan of a query.
 pub(super) fn query_plan(
-    statement: ast::Statement,
+    mut statement: ast::Statement,
     resolver: &Resolver<'_>,
 ) -> Result<LogicalPlan> {
+    numbers::keep_digits(&mut statement);
     SqlToRel::new_with_options(resolver, resolver.parser_options())
         .sql_statement_to_plan(statement)
+        .and_then(coercion::settled)
+        .map_err(planning)
+}
+
+/// What DESCRIBE answers, with the names of types that users know; any other plan
+/// as it is.
+fn described(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let LogicalPlan::DescribeTable(describe) = plan else {
+        return Ok(plan);
+    };
+    let yes_no = |yes| if yes { "YES" } else { "NO" };
+    let rows = describe.schema.fields().iter().map(|field| {
+        let nullable = yes_no(field.is_nullable());
+        vec![lit(field.name()), lit(type_name(field)), lit(nullable)]
+    });
+    let names = describe.output_schema.fields().iter();
+    LogicalPlanBuilder::values(rows.collect())
+        .and_then(|rows| {
+            let columns = rows.schema().columns().into_iter().zip(names);
+            let columns = columns.map(|(column, field)| Expr::Column(column).alias(field.name()));
+            let columns: Vec<Expr> = columns.collect();
+            rows.project(columns)
+        })
+        .and_then(LogicalPlanBuilder::build)
         .map_err(planning)
 }
 

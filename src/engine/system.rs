@@ -1,15 +1,20 @@
 //! The tables that show the server's own records: `jammi.catalog.sources`,
 //! `jammi.catalog.models`, `jammi.catalog.tables` and `information_schema`.
 
+use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::{ArrayRef, RecordBatch, StringArray, TimestampMillisecondArray};
+use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray, TimestampMillisecondArray};
+use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::Result;
 use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::physical_plan::collect;
 
 use super::fault::carried;
+use super::names::TableEntry;
+use super::types::type_name;
 use crate::catalog::{Catalog, CatalogSnapshot, Model, Relation, RelationBody, Source};
 use crate::error::Error;
 use crate::policy::LanePredicate;
@@ -31,6 +36,9 @@ pub(super) enum SystemTable {
     Tables(Arc<CatalogSnapshot>),
     /// A table of `information_schema`, made over what its scope sees.
     Information(Arc<dyn TableProvider>),
+    /// `information_schema.columns`, and the tables that it is about: types have
+    /// the names that users know.
+    Columns(Arc<dyn TableProvider>, Vec<TableEntry>),
 }
 
 static SOURCES: LazyLock<SchemaRef> = LazyLock::new(|| {
@@ -86,7 +94,7 @@ impl SystemTable {
             SystemTable::Sources(_) => Arc::clone(&SOURCES),
             SystemTable::Models(_) => Arc::clone(&MODELS),
             SystemTable::Tables(_) => Arc::clone(&TABLES),
-            SystemTable::Information(table) => table.schema(),
+            SystemTable::Information(table) | SystemTable::Columns(table, _) => table.schema(),
         }
     }
 
@@ -99,7 +107,7 @@ impl SystemTable {
                 let predicate = LanePredicate::new(scope, &DataType::Utf8)?;
                 Ok(Some((TENANT_COLUMN.to_owned(), predicate)))
             }
-            SystemTable::Information(_) => Ok(None),
+            SystemTable::Information(_) | SystemTable::Columns(..) => Ok(None),
         }
     }
 
@@ -118,6 +126,11 @@ impl SystemTable {
                     lane: None,
                     output,
                 });
+            }
+            SystemTable::Columns(table, entries) => {
+                let plan = table.scan(session, None, &[], None).await?;
+                let rows = collect(plan, session.task_ctx()).await?;
+                with_type_names(&concat_batches(&table.schema(), &rows)?, entries)
             }
             SystemTable::Sources(snapshot) => source_rows(snapshot.sources()),
             SystemTable::Tables(snapshot) => table_rows(snapshot.relations()),
@@ -149,6 +162,48 @@ impl SystemTable {
         let plan = MemorySourceConfig::try_new_exec(&[vec![rows]], schema, Some(read))?;
         Ok(LaneScan { plan, lane, output })
     }
+}
+
+/// The rows of `information_schema.columns` with the names of types that users
+/// know.
+fn with_type_names(
+    rows: &RecordBatch,
+    entries: &[TableEntry],
+) -> std::result::Result<RecordBatch, arrow::error::ArrowError> {
+    let text = |name: &str| {
+        let column = rows.column_by_name(name);
+        column.and_then(|column| column.as_string_opt::<i32>())
+    };
+    let (Some(catalogs), Some(schemas), Some(tables), Some(columns), Some(types)) = (
+        text("table_catalog"),
+        text("table_schema"),
+        text("table_name"),
+        text("column_name"),
+        text("data_type"),
+    ) else {
+        return Ok(rows.clone());
+    };
+    let entries: HashMap<_, _> = entries
+        .iter()
+        .map(|entry| {
+            let name = (&*entry.catalog, &*entry.schema, &*entry.name);
+            (name, &entry.arrow_schema)
+        })
+        .collect();
+    let names: StringArray = (0..rows.num_rows())
+        .map(|row| {
+            let table = (catalogs.value(row), schemas.value(row), tables.value(row));
+            let schema = entries.get(&table);
+            let field = schema.and_then(|schema| schema.field_with_name(columns.value(row)).ok());
+            Some(match field {
+                Some(field) => type_name(field),
+                None => types.value(row).to_owned(),
+            })
+        })
+        .collect();
+    let mut arrays = rows.columns().to_vec();
+    arrays[rows.schema_ref().index_of("data_type")?] = Arc::new(names);
+    RecordBatch::try_new(rows.schema(), arrays)
 }
 
 fn tenant(lane: Lane) -> Option<String> {

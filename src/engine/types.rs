@@ -9,9 +9,13 @@ use datafusion::common::Result;
 use datafusion::logical_expr::planner::TypePlanner;
 use datafusion::sql::sqlparser::ast;
 
+use super::numbers::number_field;
+use super::uuid::UUID_BYTES;
+
 /// The key of Arrow's extension types in a field's metadata, and their names
 /// (<https://arrow.apache.org/docs/format/CanonicalExtensions.html>).
 const EXTENSION: &str = "ARROW:extension:name";
+const EXTENSION_PREFIX: &str = "ARROW:extension:";
 const UUID: &str = "arrow.uuid";
 const JSON: &str = "arrow.json";
 
@@ -25,7 +29,7 @@ pub(super) struct ExtensionTypes;
 impl TypePlanner for ExtensionTypes {
     fn plan_type_field(&self, sql_type: &ast::DataType) -> Result<Option<FieldRef>> {
         Ok(match sql_type {
-            ast::DataType::Uuid => Some(extension(DataType::FixedSizeBinary(16), UUID)),
+            ast::DataType::Uuid => Some(uuid_field()),
             ast::DataType::JSON | ast::DataType::JSONB => Some(extension(DataType::Utf8, JSON)),
             ast::DataType::Timestamp(
                 precision,
@@ -34,6 +38,7 @@ impl TypePlanner for ExtensionTypes {
             ast::DataType::Binary(None)
             | ast::DataType::Varbinary(None)
             | ast::DataType::Blob(None) => Some(plain(DataType::Binary)),
+            ast::DataType::Custom(..) => number_field(sql_type).map(Arc::new),
             _ => None,
         })
     }
@@ -59,14 +64,45 @@ fn extension(data_type: DataType, name: &str) -> FieldRef {
     Arc::new(Field::new("", data_type, true).with_metadata(metadata))
 }
 
+/// The part of a field's metadata that belongs to its type.
+pub(super) fn extension_of(metadata: &HashMap<String, String>) -> HashMap<String, String> {
+    let kept = metadata
+        .iter()
+        .filter(|(key, _)| key.starts_with(EXTENSION_PREFIX));
+    kept.map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
+}
+
+/// A UUID, which may be NULL.
+pub(super) fn uuid_field() -> FieldRef {
+    extension(DataType::FixedSizeBinary(UUID_BYTES), UUID)
+}
+
+/// Whether the column holds UUIDs.
+pub(super) fn is_uuid(field: &Field) -> bool {
+    *field.data_type() == DataType::FixedSizeBinary(UUID_BYTES) && has_extension(field, UUID)
+}
+
 /// Whether the column holds JSON text.
 pub(super) fn is_json(field: &Field) -> bool {
-    let text = matches!(
-        field.data_type(),
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
-    );
-    text && field
+    field.data_type().is_string() && has_extension(field, JSON)
+}
+
+fn has_extension(field: &Field, name: &str) -> bool {
+    field
         .metadata()
         .get(EXTENSION)
-        .is_some_and(|name| name == JSON)
+        .is_some_and(|known| known == name)
+}
+
+/// What users call the type of a column: Arrow's name of it, and `UUID` and `JSON`
+/// for those.
+pub fn type_name(field: &Field) -> String {
+    if is_uuid(field) {
+        return "UUID".to_owned();
+    }
+    if is_json(field) {
+        return "JSON".to_owned();
+    }
+    field.data_type().to_string()
 }

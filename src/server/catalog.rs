@@ -13,7 +13,7 @@ use super::status::respond;
 use super::tables;
 use super::tenant::Admitted;
 use crate::catalog::{Model, NewModel, Source, SourceFormat};
-use crate::engine::{Engine, RegisterSource, TenantColumnChoice};
+use crate::engine::{Engine, RegisterSource, TenantColumnChoice, type_name};
 use crate::error::{Error, Result};
 use crate::tenant::Lane;
 
@@ -346,7 +346,7 @@ pub(crate) fn source_message(source: &Arc<Source>) -> proto::Source {
         .iter()
         .map(|field| proto::Column {
             name: field.name().clone(),
-            r#type: field.data_type().to_string(),
+            r#type: type_name(field),
             nullable: field.is_nullable(),
             partition: definition.partition_columns.contains(field.name()),
             default_sql: None,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::catalog::lane;
 use super::proto::catalog as proto;
 use crate::catalog::{IndexKind, Relation, RelationBody, TableDefinition, schema_ipc};
-use crate::engine::{Engine, NewTable};
+use crate::engine::{Engine, NewTable, type_name};
 use crate::error::{Error, Result};
 use crate::tenant::Scope;
 
@@ -79,7 +79,7 @@ fn columns(relation: &Relation, definition: Option<&TableDefinition>) -> Vec<pro
     columns
         .map(|(at, field)| proto::Column {
             name: field.name().clone(),
-            r#type: field.data_type().to_string(),
+            r#type: type_name(field),
             nullable: field.is_nullable(),
             partition: false,
             default_sql: definition.and_then(|table| table.columns[at].default.clone()),

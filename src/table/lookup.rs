@@ -6,9 +6,9 @@ use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
 use rusqlite::types::Value;
 
-use super::codec::{self, Ordering};
+use super::codec::{self, FloatKey, Ordering};
 use super::storage::column_name;
-use crate::catalog::TableDefinition;
+use crate::catalog::{IndexKind, TableDefinition};
 
 /// The longest list of values that SQLite is asked to look up.
 const VALUES_MAX: usize = 1_000;
@@ -19,6 +19,9 @@ pub struct KeyCondition {
     column: u32,
     sql: String,
     values: Vec<Value>,
+    /// Whether unique indexes find rows by it, which hold some values otherwise
+    /// than columns do.
+    by_key: bool,
 }
 
 /// What is looked up through an index: conditions that rows which are not found
@@ -37,13 +40,13 @@ impl KeyLookup {
             .flat_map(conjuncts)
             .filter_map(|filter| condition(definition, filter))
             .collect();
-        let leads = |column: u32| {
-            definition
-                .indexes
-                .iter()
-                .any(|index| index.columns.first() == Some(&column))
+        let leads = |condition: &KeyCondition| {
+            definition.indexes.iter().any(|index| {
+                index.columns.first() == Some(&condition.column)
+                    && (condition.by_key || index.kind == IndexKind::Plain)
+            })
         };
-        if !conditions.iter().any(|condition| leads(condition.column)) {
+        if !conditions.iter().any(leads) {
             return None;
         }
         let indexed = |column: u32| {
@@ -57,6 +60,11 @@ impl KeyLookup {
             .filter(|condition| indexed(condition.column))
             .collect();
         Some(KeyLookup { conditions })
+    }
+
+    /// The columns that conditions are on, by number.
+    pub(super) fn columns(&self) -> impl Iterator<Item = u32> {
+        self.conditions.iter().map(|condition| condition.column)
     }
 
     /// The conditions, to follow an AND, with parameters numbered from `first`.
@@ -100,8 +108,9 @@ fn condition(definition: &TableDefinition, filter: &Expr) -> Option<KeyCondition
             let (left, right) = (condition(definition, left)?, condition(definition, right)?);
             (left.column == right.column).then(|| KeyCondition {
                 column: left.column,
-                sql: format!("({} OR {})", left.sql, right.sql),
+                sql: format!("(({}) OR ({}))", left.sql, right.sql),
                 values: [left.values, right.values].concat(),
+                by_key: left.by_key && right.by_key,
             })
         }
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
@@ -120,6 +129,7 @@ fn condition(definition: &TableDefinition, filter: &Expr) -> Option<KeyCondition
                 column: column.0,
                 sql: format!("{} BETWEEN ? AND ?", column_name(column.0)),
                 values: vec![low, high],
+                by_key: FloatKey::of(column.1).is_none(),
             })
         }
         Expr::InList(list) if !list.negated && list.list.len() <= VALUES_MAX => {
@@ -133,11 +143,13 @@ fn condition(definition: &TableDefinition, filter: &Expr) -> Option<KeyCondition
                 values.push(low);
             }
             let marks = vec!["?"; values.len()].join(", ");
-            Some(KeyCondition {
+            let condition = KeyCondition {
                 column: column.0,
                 sql: format!("{} IN ({marks})", column_name(column.0)),
                 values,
-            })
+                by_key: true,
+            };
+            Some(found_by_key(column, condition))
         }
         _ => None,
     }
@@ -164,11 +176,41 @@ fn comparison(
         Operator::GtEq => (format!("{name} >= ?"), vec![low]),
         _ => return None,
     };
-    Some(KeyCondition {
+    let condition = KeyCondition {
         column: column.0,
         sql,
         values,
+        by_key: op == Operator::Eq || FloatKey::of(column.1).is_none(),
+    };
+    Some(match op {
+        Operator::Eq => found_by_key(column, condition),
+        _ => condition,
     })
+}
+
+/// A condition on what the column equals, with the same about what keys have of it.
+fn found_by_key(
+    (number, data_type): (u32, &DataType),
+    mut condition: KeyCondition,
+) -> KeyCondition {
+    let Some(key) = FloatKey::of(data_type) else {
+        return condition;
+    };
+    let mut forms: Vec<Value> = Vec::with_capacity(condition.values.len());
+    for value in &condition.values {
+        let form = key.form(value.clone());
+        if !forms.contains(&form) {
+            forms.push(form);
+        }
+    }
+    let marks = vec!["?"; forms.len()].join(", ");
+    let of_key = key.sql(&column_name(number));
+    condition.sql = match forms.len() {
+        1 => format!("{} AND {of_key} = ?", condition.sql),
+        _ => format!("{} AND {of_key} IN ({marks})", condition.sql),
+    };
+    condition.values.extend(forms);
+    condition
 }
 
 fn column_of<'a>(definition: &'a TableDefinition, expr: &Expr) -> Option<(u32, &'a DataType)> {

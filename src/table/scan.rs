@@ -152,6 +152,24 @@ impl TableScanExec {
         }))
     }
 
+    /// The columns by which rows are looked up, if they are.
+    pub fn lookup_columns(&self) -> Vec<&str> {
+        let Some((lookup, definition)) = self
+            .scan
+            .wanted
+            .lookup
+            .as_ref()
+            .zip(self.scan.relation.table())
+        else {
+            return Vec::new();
+        };
+        let columns = lookup
+            .columns()
+            .filter_map(|number| definition.position(number))
+            .map(|at| definition.columns[at].field.name().as_str());
+        columns.collect()
+    }
+
     /// Says what to read from, before the scan is executed.
     pub fn attach(&self, reads: &StatementReads) {
         let _ = self.reads.set(reads.clone());

@@ -28,7 +28,8 @@ impl Stored {
         &self.0
     }
 
-    fn index(&self, index: &TableIndex) -> String {
+    /// The name of the SQLite index.
+    pub(super) fn index(&self, index: &TableIndex) -> String {
         format!("{}_i{}", self.0, index.number)
     }
 }
@@ -39,6 +40,25 @@ pub(super) fn column_name(number: u32) -> String {
         0 => "tenant_id".to_owned(),
         number => format!("c{number}"),
     }
+}
+
+/// What a key has of a column.
+fn key_of(definition: &TableDefinition, number: u32) -> String {
+    let name = column_name(number);
+    match definition.position(number) {
+        Some(at) => codec::key_sql(definition.columns[at].field.data_type(), &name),
+        None => name,
+    }
+}
+
+/// The condition that a row has the key of which `parameter` is a part.
+pub(super) fn key_equals(definition: &TableDefinition, number: u32, parameter: &str) -> String {
+    let key = key_of(definition, number);
+    let value = match definition.position(number) {
+        Some(at) => codec::key_sql(definition.columns[at].field.data_type(), parameter),
+        None => parameter.to_owned(),
+    };
+    format!("{key} = {value}")
 }
 
 /// What the `tenant_id` of the lane's rows holds.
@@ -75,7 +95,7 @@ pub fn create(
         columns.join(", ")
     ))?;
     for index in &definition.indexes {
-        make_index(transaction, &stored, index)?;
+        make_index(transaction, &stored, definition, index)?;
     }
     Ok(())
 }
@@ -113,7 +133,7 @@ pub(super) fn adopt(
     )?;
     for index in &definition.indexes {
         if !has.contains(&stored.index(index)) {
-            make_index(transaction, &stored, index)?;
+            make_index(transaction, &stored, definition, index)?;
         }
     }
     for gone in has {
@@ -224,7 +244,7 @@ pub fn create_index(
     index: &TableIndex,
 ) -> Result<(), BackendError> {
     let stored = Stored::of(relation, transaction.lane());
-    make_index(transaction, &stored, index).map_err(|error| match error {
+    make_index(transaction, &stored, definition, index).map_err(|error| match error {
         BackendError::Statement(rusqlite::Error::SqliteFailure(failure, _))
             if failure.code == rusqlite::ErrorCode::ConstraintViolation =>
         {
@@ -242,13 +262,21 @@ pub fn create_index(
 fn make_index(
     transaction: &Transaction<'_>,
     stored: &Stored,
+    definition: &TableDefinition,
     index: &TableIndex,
 ) -> Result<(), BackendError> {
     let unique = match index.kind {
         IndexKind::Primary | IndexKind::Unique => "UNIQUE ",
         IndexKind::Plain => "",
     };
-    let columns: Vec<String> = index.columns.iter().map(|n| column_name(*n)).collect();
+    let columns: Vec<String> = index
+        .columns
+        .iter()
+        .map(|number| match index.kind {
+            IndexKind::Plain => column_name(*number),
+            IndexKind::Primary | IndexKind::Unique => key_of(definition, *number),
+        })
+        .collect();
     Ok(transaction.connection().execute_batch(&format!(
         "CREATE {unique}INDEX {} ON {} ({})",
         stored.index(index),

@@ -317,9 +317,15 @@ impl<'a> TableWriter<'a> {
         }
     }
 
-    /// The unique index that SQLite's message is about: it names the columns.
+    /// The unique index that SQLite's message is about.
     fn violated(&self, text: &str) -> Option<&TableIndex> {
         let (_, columns) = text.split_once(": ")?;
+        // An index over an expression is named itself.
+        if let Some(name) = columns.strip_prefix("index '") {
+            let name = name.strip_suffix('\'')?;
+            let mut indexes = self.definition.indexes.iter();
+            return indexes.find(|index| self.stored.index(index) == name);
+        }
         let numbers: Vec<u32> = columns
             .split(", ")
             .map(|column| column.rsplit_once(".c")?.1.parse().ok())
@@ -380,11 +386,13 @@ impl AddingRows<'_, '_> {
     /// NULL is nobody's.
     pub fn taken_by(&self, key: &TableIndex, row: usize) -> Result<Option<i64>, BackendError> {
         let mut sql = format!(
-            "SELECT {ROW} FROM {} WHERE tenant_id IS ?",
+            "SELECT {ROW} FROM {} WHERE tenant_id IS ?1",
             self.writer.stored.as_str()
         );
-        for number in &key.columns {
-            let _ = write!(sql, " AND {} = ?", column_name(*number));
+        for (offset, number) in key.columns.iter().enumerate() {
+            let parameter = format!("?{}", offset + 2);
+            let equals = storage::key_equals(self.writer.definition, *number, &parameter);
+            let _ = write!(sql, " AND {equals}");
         }
         let connection = self.writer.transaction.connection();
         let mut statement = connection.prepare_cached(&sql)?;

@@ -7,6 +7,8 @@
 // A helper that cannot go on fails its test.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../../src/table/codec/tests/arrays.rs"]
+mod arrays;
 mod cli;
 mod cli_tables;
 mod client;
@@ -17,6 +19,7 @@ mod flight;
 mod harness;
 mod heavy;
 mod layers;
+mod literals;
 mod matrix;
 mod process;
 mod pruning;
@@ -24,4 +27,5 @@ mod reads;
 mod server;
 mod session;
 mod tables;
+mod types;
 mod writes;

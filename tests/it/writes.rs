@@ -21,7 +21,7 @@ use crate::harness::TestServer;
 
 const NO_ROWS: [i64; 0] = [];
 
-fn columns(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
+pub fn columns(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
     RecordBatch::try_from_iter(columns).unwrap()
 }
 
@@ -29,14 +29,14 @@ fn numbers(name: &str, values: impl IntoIterator<Item = i64>) -> RecordBatch {
     columns(vec![(name, Arc::new(Int64Array::from_iter_values(values)))])
 }
 
-fn refused<T: std::fmt::Debug>(result: Result<T, Status>, code: Code, text: &str) {
+pub fn refused<T: std::fmt::Debug>(result: Result<T, Status>, code: Code, text: &str) {
     let status = result.unwrap_err();
     assert_eq!(status.code(), code, "{status:?}");
     assert!(status.message().contains(text), "{status:?}");
 }
 
 /// Rows as text: values by `|`, rows by a blank.
-fn shown(batch: &RecordBatch) -> String {
+pub fn shown(batch: &RecordBatch) -> String {
     let rows = (0..batch.num_rows()).map(|row| {
         let values = batch
             .columns()
@@ -48,14 +48,14 @@ fn shown(batch: &RecordBatch) -> String {
 }
 
 impl Client {
-    async fn shows(&mut self, sql: &str) -> String {
+    pub async fn shows(&mut self, sql: &str) -> String {
         match self.query(sql).await {
             Ok(batch) => shown(&batch),
             Err(status) => panic!("{sql}: {status:?}"),
         }
     }
 
-    async fn put_counted(
+    pub async fn put_counted(
         &mut self,
         command: &impl ProstMessageExt,
         batch: RecordBatch,
@@ -75,7 +75,7 @@ impl Client {
         self.put_counted(&command, numbers("unused", NO_ROWS)).await
     }
 
-    async fn update(&mut self, sql: &str) -> Result<i64, Status> {
+    pub async fn update(&mut self, sql: &str) -> Result<i64, Status> {
         self.update_in(sql, None).await
     }
 
@@ -138,7 +138,7 @@ const RELEASE: i32 = 1;
 const ROLL_BACK: i32 = 2;
 
 /// A server, and a client of each of two tenants.
-async fn world() -> (TestServer, Client, Client) {
+pub async fn world() -> (TestServer, Client, Client) {
     world_with(TestServer::start().await).await
 }
 
@@ -269,7 +269,7 @@ async fn what_is_prepared_tells_an_update_from_a_query() {
     }
 }
 
-async fn prepared_update(client: &mut Client, sql: &str) -> CommandPreparedStatementUpdate {
+pub async fn prepared_update(client: &mut Client, sql: &str) -> CommandPreparedStatementUpdate {
     let prepared = client.prepare(sql).await.unwrap();
     CommandPreparedStatementUpdate {
         prepared_statement_handle: prepared.prepared_statement_handle,
@@ -787,11 +787,11 @@ fn ingest(
     }
 }
 
-fn create(table: &str) -> CommandStatementIngest {
+pub fn create(table: &str) -> CommandStatementIngest {
     ingest(table, TableNotExistOption::Create, TableExistsOption::Fail)
 }
 
-fn append(table: &str) -> CommandStatementIngest {
+pub fn append(table: &str) -> CommandStatementIngest {
     ingest(table, TableNotExistOption::Fail, TableExistsOption::Append)
 }
 

@@ -17,6 +17,8 @@ use crate::catalog::{
 };
 use crate::engine::fault::{execution, planning};
 use crate::engine::names::Resolver;
+use crate::engine::statement::parse_expression;
+use crate::engine::write::for_column;
 use crate::error::{Error, Result};
 use crate::table;
 
@@ -182,8 +184,9 @@ fn add_column(
 fn filler(field: &Field, default: Option<&str>, resolver: &Resolver<'_>) -> Result<Option<String>> {
     let Some(sql) = default else { return Ok(None) };
     let no_columns = DFSchema::empty();
+    let value = for_column(field, parse_expression(sql)?);
     let expr = resolver
-        .row_expression(sql, &no_columns)?
+        .expression(value, &no_columns)?
         .cast_to(field.data_type(), &no_columns)
         .map_err(planning)?;
     let one_row = arrow::array::RecordBatch::try_new_with_options(

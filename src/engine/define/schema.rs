@@ -3,7 +3,6 @@
 //! Invariant: what is made here is what CREATE TABLE makes of the same columns and
 //! keys, constraints' names included, and is made by the same code.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
@@ -13,11 +12,9 @@ use super::{CreateTable, Define, missing, table_of};
 use crate::catalog::{IndexKind, Relation, TENANT_COLUMN, TableDefinition};
 use crate::engine::Engine;
 use crate::engine::names::owned;
+use crate::engine::types::extension_of;
 use crate::error::Result;
 use crate::tenant::Scope;
-
-/// What the keys of a field's metadata start with that belong to its type.
-const EXTENSION_PREFIX: &str = "ARROW:extension:";
 
 /// A table that is to be made.
 #[derive(Clone, Debug, PartialEq)]
@@ -129,12 +126,4 @@ fn is_text(data_type: &DataType) -> bool {
         DataType::Dictionary(_, value) => value.is_string(),
         other => other.is_string(),
     }
-}
-
-fn extension_of(metadata: &HashMap<String, String>) -> HashMap<String, String> {
-    let kept = metadata
-        .iter()
-        .filter(|(key, _)| key.starts_with(EXTENSION_PREFIX));
-    kept.map(|(key, value)| (key.clone(), value.clone()))
-        .collect()
 }

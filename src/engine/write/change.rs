@@ -9,7 +9,8 @@ use datafusion::sql::sqlparser::ast::{
 
 use super::insert::{default_of, is_default};
 use super::{
-    Effect, Returning, Source, TARGET, Write, parsed_query, quoted, refuse_if, select_from,
+    Effect, Returning, Source, TARGET, Write, for_column, parsed_query, quoted, refuse_if,
+    select_from,
 };
 use crate::catalog::{Relation, TableDefinition};
 use crate::engine::define::folded;
@@ -82,9 +83,10 @@ pub(super) fn assigned(
             false => assignment.value,
         };
         let name = folded(column);
-        if definition.column(&name).is_none() {
+        let Some(found) = definition.column(&name) else {
             return Err(definition.no_column(&name));
-        }
+        };
+        let value = for_column(&found.field, value);
         if assigned.insert(name.clone(), value).is_some() {
             return Err(Error::InvalidArgument(format!(
                 "column `{name}` is set twice: set it once"

@@ -6,12 +6,13 @@
 use std::sync::Arc;
 
 use arrow::array::ArrayRef;
-use arrow::datatypes::{DataType, SchemaRef};
-use datafusion::common::{Column, ScalarValue};
+use arrow::datatypes::{DataType, Field, SchemaRef};
+use datafusion::common::{Column, DataFusionError, ScalarValue};
 use datafusion::logical_expr::{Expr, LogicalPlan};
 
-use crate::engine::fault::{execution, planning};
+use crate::engine::fault::execution;
 use crate::engine::params;
+use crate::engine::types::type_name;
 use crate::error::{Error, Result};
 
 /// Values that are given in one statement at most; more of them are a query.
@@ -21,7 +22,8 @@ const VALUES_MAX: usize = 65_536;
 #[derive(Debug)]
 pub(in crate::engine) struct DirectRows {
     rows: Vec<Vec<Given>>,
-    types: Vec<DataType>,
+    /// The columns that the values are for.
+    columns: SchemaRef,
     parameters: SchemaRef,
     /// The query that yields them, where they are one row that may be run for many.
     plan: Option<Box<LogicalPlan>>,
@@ -66,17 +68,12 @@ impl DirectRows {
                 None => return Ok(None),
             }
         }
-        let types = projection
-            .schema
-            .fields()
-            .iter()
-            .map(|field| field.data_type().clone())
-            .collect();
+        let columns = Arc::clone(projection.schema.inner());
         let parameters = params::parameter_schema(plan)?;
         let runs_for_many = rows.len() == 1 && !parameters.fields().is_empty();
         Ok(Some(DirectRows {
             rows,
-            types,
+            columns,
             parameters,
             plan: runs_for_many.then(|| Box::new(plan.clone())),
         }))
@@ -91,14 +88,15 @@ impl DirectRows {
     pub fn columns(&self, values: &[ScalarValue]) -> Result<(Vec<ArrayRef>, usize)> {
         let values = params::typed_scalars(&self.parameters, values)?;
         let columns = self
-            .types
+            .columns
+            .fields()
             .iter()
             .enumerate()
-            .map(|(at, data_type)| {
+            .map(|(at, field)| {
                 let column = self
                     .rows
                     .iter()
-                    .map(|row| row[at].evaluate(&values, data_type))
+                    .map(|row| row[at].evaluate(&values, field))
                     .collect::<Result<Vec<_>>>()?;
                 ScalarValue::iter_to_array(column).map_err(execution)
             })
@@ -144,20 +142,31 @@ impl Given {
         }
     }
 
-    fn evaluate(&self, parameters: &[ScalarValue], data_type: &DataType) -> Result<ScalarValue> {
+    fn evaluate(&self, parameters: &[ScalarValue], field: &Field) -> Result<ScalarValue> {
         let mut value = match &self.value {
             Value::Literal(value) => value.clone(),
             Value::Parameter(at) => parameters.get(*at).cloned().ok_or_else(|| {
                 Error::internal("the statement cannot be run", "a parameter has no value")
             })?,
         };
-        for cast in self.casts.iter().chain([data_type]) {
+        for cast in self.casts.iter().chain([field.data_type()]) {
             if value.data_type() != *cast {
-                value = value.cast_to(cast).map_err(planning)?;
+                value = value.cast_to(cast).map_err(|error| unfit(field, &error))?;
             }
         }
         Ok(value)
     }
+}
+
+fn unfit(field: &Field, error: &DataFusionError) -> Error {
+    let text = error.strip_backtrace();
+    let (_, why) = text.split_once(" error: ").unwrap_or(("", &text));
+    Error::InvalidArgument(format!(
+        "a value does not fit column `{}`, which is {}: {why}: send one that fits, or declare the \
+         column with a wider type",
+        field.name(),
+        type_name(field)
+    ))
 }
 
 /// Where the rows of a write come from.

@@ -2,6 +2,7 @@
 
 use datafusion::sql::sqlparser::ast::{self, Expr, Ident, ObjectName, SetExpr, TableObject};
 
+use super::fitting::for_columns;
 use super::{OnConflict, Returning, Source, TARGET, Write, quoted, refuse_if};
 use crate::catalog::TableDefinition;
 use crate::engine::define::folded;
@@ -105,6 +106,7 @@ pub(super) fn take_apart(insert: ast::Insert, resolver: &Resolver<'_>) -> Result
     if let SetExpr::Values(values) = source.body.as_mut() {
         fill_defaults(definition, &columns, values)?;
     }
+    for_columns(definition, &columns, &mut source, resolver)?;
     let statement = ast::Statement::Insert(ast::Insert {
         insert_token,
         optimizer_hints: Vec::new(),
@@ -148,7 +150,7 @@ fn implied_columns(
 ) -> Result<Vec<ObjectName>> {
     let width = match source.body.as_ref() {
         SetExpr::Values(values) => values.rows.first().map_or(0, |row| row.content.len()),
-        _ => resolver.width_of(source)?,
+        _ => resolver.types_of(source)?.len(),
     };
     let with_tenant = width == definition.columns.len();
     let columns: Vec<ObjectName> = definition

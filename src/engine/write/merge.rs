@@ -8,8 +8,8 @@ use datafusion::sql::sqlparser::ast::{
 use super::change::{Target, assigned};
 use super::insert::{default_of, is_default};
 use super::{
-    Effect, MERGE_DELETE, MERGE_INSERT, MERGE_UPDATE, Source, TARGET, Write, not_a_select,
-    parsed_query, quoted, refuse_if, select_from,
+    Effect, MERGE_DELETE, MERGE_INSERT, MERGE_UPDATE, Source, TARGET, Write, for_column,
+    not_a_select, parsed_query, quoted, refuse_if, select_from,
 };
 use crate::catalog::TableDefinition;
 use crate::engine::define::folded;
@@ -212,11 +212,12 @@ fn inserted(
         .map(|column| {
             let name = column.field.name();
             let given = names.iter().position(|named| named == name);
-            match given.map(|at| &row.content[at]) {
-                Some(value) if !is_default(value) => Ok(value.clone()),
-                _ if column.number == 0 => resolver.own_tenant(),
-                _ => default_of(definition, &quoted(name)),
-            }
+            let value = match given.map(|at| &row.content[at]) {
+                Some(value) if !is_default(value) => value.clone(),
+                _ if column.number == 0 => resolver.own_tenant()?,
+                _ => default_of(definition, &quoted(name))?,
+            };
+            Ok(for_column(&column.field, value))
         })
         .collect()
 }

@@ -16,6 +16,7 @@ mod change;
 mod checks;
 mod conflict;
 mod direct;
+mod fitting;
 mod insert;
 mod merge;
 mod returning;
@@ -39,6 +40,7 @@ use crate::tenant::Scope;
 pub(super) use checks::{RowChecks, refuse_beyond_row};
 pub(super) use conflict::OnConflict;
 pub(super) use direct::{DirectRows, Rows};
+pub(super) use fitting::for_column;
 pub(super) use returning::Returning;
 pub(super) use run::{Ingest, Query, run};
 

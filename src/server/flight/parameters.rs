@@ -13,7 +13,7 @@ use bytes::Bytes;
 use datafusion::common::ScalarValue;
 use futures::{Stream, TryStreamExt};
 
-use crate::engine::{Texts, converted};
+use crate::engine::{Texts, converted, type_name};
 use crate::error::{Error, Result};
 
 use super::rows::{self, unreadable};
@@ -87,12 +87,12 @@ pub(super) fn bind(parameters: &Schema, row: Option<&RecordBatch>) -> Result<Vec
         .zip(columns)
         .enumerate()
         .map(|(index, (field, column))| {
-            let value = converted(column, field.data_type(), Texts::Parsed).map_err(|why| {
+            let value = converted(column, field, Texts::Parsed).map_err(|why| {
                 Error::InvalidArgument(format!(
                     "parameter {} is {} where {} is expected{why}",
                     index + 1,
                     column.data_type(),
-                    field.data_type()
+                    type_name(field)
                 ))
             })?;
             ScalarValue::try_from_array(&value, 0)

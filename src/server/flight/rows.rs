@@ -5,13 +5,19 @@
 //! what it is told to; a reader that panics all the same is an error of the
 //! request. Batches are handed on in pieces whose values, spelled out, stay small.
 
+use std::collections::HashMap;
 use std::future::ready;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
+use arrow::buffer::Buffer;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::error::ArrowError;
 use arrow::ipc;
+use arrow::ipc::convert::fb_to_schema;
+use arrow::ipc::reader::read_record_batch;
 use arrow_flight::FlightData;
 use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::error::FlightError;
@@ -47,12 +53,13 @@ impl Put {
         S: Stream<Item = Result<FlightData>> + Send + 'static,
     {
         let messages = in_time(messages, timeout);
-        let mut batches = decode(messages, bytes_max, None);
+        let latest = Latest::default();
+        let mut batches = decode(messages, bytes_max, None, &latest);
         let mut first = None;
         loop {
             let next = AssertUnwindSafe(batches.try_next()).catch_unwind().await;
             let next = next.map_err(|_| unreadable("the arrow data is malformed"))?;
-            let Some(batch) = next.map_err(of_flight)? else {
+            let Some(batch) = next.map_err(|error| latest.of_flight(error))? else {
                 break;
             };
             if batch.num_rows() > 0 {
@@ -64,7 +71,7 @@ impl Put {
         if let Some(schema) = &schema {
             check_types(schema)?;
         }
-        let rest = caught(batches);
+        let rest = caught(batches, latest);
         let rows = stream::iter(first.map(Ok))
             .chain(rest)
             .map_ok(|batch| stream::iter(pieces(batch)).map(Ok))
@@ -107,17 +114,25 @@ pub(super) fn decoded<S>(
 where
     S: Stream<Item = Result<FlightData>> + Send + 'static,
 {
-    caught(decode(messages, bytes_max, rows_max)).boxed()
+    let latest = Latest::default();
+    caught(decode(messages, bytes_max, rows_max, &latest), latest).boxed()
 }
 
-fn decode<S>(messages: S, bytes_max: usize, rows_max: Option<i64>) -> FlightRecordBatchStream
+fn decode<S>(
+    messages: S,
+    bytes_max: usize,
+    rows_max: Option<i64>,
+    latest: &Latest,
+) -> FlightRecordBatchStream
 where
     S: Stream<Item = Result<FlightData>> + Send + 'static,
 {
+    let latest = latest.clone();
     let checked = messages
         .map(move |message| {
             let message = message?;
             check_message(&message, bytes_max, rows_max)?;
+            latest.keep(&message);
             Ok(message)
         })
         // A message without a header carries the descriptor alone.
@@ -129,11 +144,12 @@ where
 /// `batches`, of which a panic is an error.
 fn caught(
     batches: FlightRecordBatchStream,
+    latest: Latest,
 ) -> impl Stream<Item = Result<RecordBatch>> + Send + 'static {
     AssertUnwindSafe(batches)
         .catch_unwind()
-        .map(|batch| match batch {
-            Ok(batch) => batch.map_err(of_flight),
+        .map(move |batch| match batch {
+            Ok(batch) => batch.map_err(|error| latest.of_flight(error)),
             Err(_) => Err(unreadable("the arrow data is malformed")),
         })
 }
@@ -279,21 +295,79 @@ pub(super) fn unreadable(why: &str) -> Error {
     Error::InvalidArgument(format!("the parameters cannot be read: {why}"))
 }
 
-/// Our own error where there is one in `error`, else one of reading.
-fn of_flight(error: FlightError) -> Error {
-    match error {
-        FlightError::ExternalError(error) => match error.downcast::<Error>() {
-            Ok(own) => *own,
-            Err(other) => unreadable(&other.to_string()),
-        },
-        other => unreadable(&other.to_string()),
+/// The messages that are being read, to say which column of them is at fault.
+#[derive(Clone, Default)]
+struct Latest(Arc<Mutex<Messages>>);
+
+#[derive(Default)]
+struct Messages {
+    schema: Option<SchemaRef>,
+    rows: Option<FlightData>,
+}
+
+impl Latest {
+    fn keep(&self, message: &FlightData) {
+        let mut latest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Ok(header) = ipc::root_as_message(&message.data_header) else {
+            return;
+        };
+        if let Some(schema) = header.header_as_schema() {
+            let read = catch_unwind(|| fb_to_schema(schema));
+            latest.schema = read.ok().map(Arc::new);
+        } else if header.header_type() == ipc::MessageHeader::RecordBatch {
+            latest.rows = Some(message.clone());
+        }
+    }
+
+    /// Our own error where there is one in `error`, else one of reading.
+    fn of_flight(&self, error: FlightError) -> Error {
+        let error = match error {
+            FlightError::ExternalError(error) => match error.downcast::<Error>() {
+                Ok(own) => return *own,
+                Err(other) => other.to_string(),
+            },
+            other => other.to_string(),
+        };
+        let latest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match latest.column_at_fault() {
+            Some((column, why)) => Error::InvalidArgument(format!(
+                "column `{column}` cannot be read: {why}: send text as UTF-8, and every value as \
+                 Arrow has it"
+            )),
+            None => unreadable(&error),
+        }
+    }
+}
+
+impl Messages {
+    /// The first column that cannot be read by itself, and why.
+    fn column_at_fault(&self) -> Option<(String, String)> {
+        let (schema, message) = (self.schema.as_ref()?, self.rows.as_ref()?);
+        let header = ipc::root_as_message(&message.data_header).ok()?;
+        let batch = header.header_as_record_batch()?;
+        let body = Buffer::from(message.data_body.clone());
+        let none = HashMap::new();
+        let fields = schema.fields().iter().enumerate();
+        // Dictionaries are in other messages.
+        fields
+            .filter(|(_, field)| !matches!(field.data_type(), DataType::Dictionary(..)))
+            .find_map(|(at, field)| {
+                let read = || {
+                    let (schema, version) = (Arc::clone(schema), header.version());
+                    read_record_batch(&body, batch, schema, &none, Some(&[at]), &version)
+                };
+                match catch_unwind(AssertUnwindSafe(read)) {
+                    Ok(Err(ArrowError::InvalidArgumentError(why))) => {
+                        Some((field.name().clone(), why))
+                    }
+                    _ => None,
+                }
+            })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use arrow::array::{DictionaryArray, StringArray};
     use arrow::datatypes::{Field, Int8Type};
 

@@ -5,7 +5,7 @@ use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use arrow_flight::sql::metadata::{XdbcTypeInfo, XdbcTypeInfoData, XdbcTypeInfoDataBuilder};
 use arrow_flight::sql::{Nullable, Searchable, XdbcDataType, XdbcDatetimeSubcode};
 
-use crate::engine::{MUTABLE_CATALOG, TableEntry};
+use crate::engine::{MUTABLE_CATALOG, TableEntry, type_name};
 use crate::error::{Error, Result};
 
 use super::wire;
@@ -42,7 +42,11 @@ fn described(table: &TableEntry, field: &Field) -> Field {
     tell("CATALOG_NAME", table.catalog.clone());
     tell("DB_SCHEMA_NAME", table.schema.clone());
     tell("TABLE_NAME", table.name.clone());
-    tell("TYPE_NAME", sql_name(data_type));
+    let name = match type_name(field) {
+        own if matches!(own.as_str(), "UUID" | "JSON") => own,
+        _ => sql_name(data_type),
+    };
+    tell("TYPE_NAME", name);
     let (precision, scale) = size(data_type);
     if let Some(precision) = precision {
         tell("PRECISION", precision.to_string());

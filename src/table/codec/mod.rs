@@ -34,12 +34,14 @@ mod columns;
 mod decode;
 mod dictionary;
 mod encode;
+mod keys;
 mod nested;
 mod numbers;
 mod types;
 
 pub use decode::{BatchDecoder, ColumnDecoder, Damaged, Decoded, Fault};
 pub use encode::{FailedRow, RowEncoder, encode_bounds, encode_scalar};
+pub use keys::{FloatKey, key_sql};
 pub use types::{LEVELS_MAX, Ordering, SLOT_BYTES_MAX, Storage, Unsupported};
 pub use types::{check_type, ordering, storage};
 
