@@ -48,7 +48,7 @@ impl Backend {
         let Some(lease) = self.pool.lease(database, false).await? else {
             return Err(BackendError::NothingToBackUp { database });
         };
-        let place = Place::take(lease).await?;
+        let place = Place::take(lease, lane).await?;
         let to = to.to_path_buf();
         blocking(move || back_up(Snapshot::to_read(place)?, &to)).await
     }

@@ -20,16 +20,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::Context;
 use super::line::Line;
+use super::places::{HeldPlace, Places};
 use super::schema::{Schema, State};
 use super::{BackendError, LaneVersion};
+use crate::config::LanesConfig;
+use crate::tenant::Lane;
 
-/// How many transactions read one database at once.
-const READERS_MAX: usize = 4;
-/// How many of their connections are kept: each takes two of the files that the
-/// process may open.
+/// How many connections to read with are kept: each takes two of the files that
+/// the process may open.
 const IDLE_READERS_MAX: usize = 1;
-/// How many transactions that span statements are open on one database at once.
-const TRANSACTIONS_MAX: usize = 64;
 /// What a write-ahead log is cut to after a checkpoint.
 const WAL_BYTES_KEPT: i64 = 4 << 20;
 /// How often an attempt is repeated that SQLite does not wait for.
@@ -63,6 +62,7 @@ pub(super) struct Opening<'a> {
     pub path: &'a Path,
     pub schema: &'a Schema,
     pub context: Context,
+    pub config: LanesConfig,
     pub generation: u64,
     /// Whether a missing file is made.
     pub create: bool,
@@ -78,7 +78,7 @@ pub(super) struct Database {
     watching: Mutex<Connection>,
     reading: Mutex<Vec<Connection>>,
     read_permits: Arc<Semaphore>,
-    transaction_permits: Arc<Semaphore>,
+    places: Arc<Places>,
     line: Arc<Line>,
 }
 
@@ -90,6 +90,7 @@ impl Database {
             path,
             schema,
             context,
+            config,
             ..
         } = opening;
         let replaced = BackendError::Replaced {
@@ -127,9 +128,9 @@ impl Database {
             generation: opening.generation,
             watching: Mutex::new(connection),
             reading: Mutex::default(),
-            read_permits: Arc::new(Semaphore::new(READERS_MAX)),
-            transaction_permits: Arc::new(Semaphore::new(TRANSACTIONS_MAX)),
-            line: Arc::default(),
+            read_permits: Arc::new(Semaphore::new(config.reads_max)),
+            places: Arc::new(Places::new(context.database, &config)),
+            line: Arc::new(Line::new(config.writers_waiting_max)),
         })
     }
 
@@ -169,22 +170,19 @@ impl Database {
         }
     }
 
-    /// Waits for one of the [`READERS_MAX`].
+    /// Waits until one more short read may be done.
     pub async fn read_permit(&self) -> Result<OwnedSemaphorePermit, BackendError> {
-        self.permit(&self.read_permits).await
-    }
-
-    /// Waits for one of the [`TRANSACTIONS_MAX`].
-    pub async fn transaction_permit(&self) -> Result<OwnedSemaphorePermit, BackendError> {
-        self.permit(&self.transaction_permits).await
-    }
-
-    async fn permit(&self, permits: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, BackendError> {
-        let permit = Arc::clone(permits).acquire_owned();
+        let permit = Arc::clone(&self.read_permits).acquire_owned();
         match tokio::time::timeout(self.busy_timeout(), permit).await {
             Ok(permit) => Ok(permit.expect("the semaphore is never closed")),
             Err(_elapsed) => Err(self.context.busy()),
         }
+    }
+
+    /// Waits for a place for a transaction that spans statements, for whoever
+    /// writes `holder`.
+    pub async fn place(&self, holder: Lane) -> Result<HeldPlace, BackendError> {
+        self.places.take(holder, self.busy_timeout()).await
     }
 
     /// Those who want to write.
@@ -295,6 +293,8 @@ fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "fullfsync", true)?;
     connection.pragma_update(None, "foreign_keys", true)?;
+    // What is deleted is overwritten, and not only forgotten.
+    connection.pragma_update_and_check(None, "secure_delete", true, |_row| Ok(()))?;
     connection.pragma_update_and_check(
         None,
         "journal_size_limit",
@@ -303,6 +303,19 @@ fn configure(connection: &Connection) -> rusqlite::Result<()> {
     )?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     Ok(())
+}
+
+/// Moves the log into the file and empties it, without waiting for those who are
+/// in the way: then `false`.
+pub(super) fn empty_log(connection: &Connection, context: Context) -> Result<bool, BackendError> {
+    let empty = || {
+        connection.busy_timeout(Duration::ZERO)?;
+        let is_busy = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0));
+        connection.busy_timeout(Duration::from_millis(context.busy_timeout_ms))?;
+        is_busy
+    };
+    let is_busy: bool = empty().map_err(|error| context.statement(error))?;
+    Ok(!is_busy)
 }
 
 /// Switches the file to a write-ahead log, if it has none yet. SQLite does not

@@ -117,10 +117,29 @@ pub enum BackendError {
         name: String,
     },
     /// The transaction has as many savepoints as may be open: release some.
-    #[error("{savepoints_max} savepoints are open, which is the most: release some first")]
+    #[error(
+        "{savepoints_max} savepoints are open, which is the most: release some first, or raise \
+         lanes.savepoints_max"
+    )]
     SavepointsExhausted {
         /// The limit.
         savepoints_max: usize,
+    },
+    /// One who shares the database with others has as much open on it as may be:
+    /// end some.
+    #[error(
+        "{held} statements and transactions of yours are reading {database}, which is the most: \
+         end some first, or raise {setting} (now {max})"
+    )]
+    PlacesExhausted {
+        /// The database.
+        database: DatabaseName,
+        /// How many the caller has.
+        held: usize,
+        /// The setting.
+        setting: &'static str,
+        /// What it is.
+        max: usize,
     },
     /// The lane was never written: there is nothing to do.
     #[error("{database} has no database yet: there is nothing to back up")]
@@ -270,6 +289,17 @@ impl BackendError {
             E::NoSavepoint { name } => E::NoSavepoint { name: name.clone() },
             E::SavepointsExhausted { savepoints_max } => E::SavepointsExhausted {
                 savepoints_max: *savepoints_max,
+            },
+            E::PlacesExhausted {
+                database,
+                held,
+                setting,
+                max,
+            } => E::PlacesExhausted {
+                database: *database,
+                held: *held,
+                setting,
+                max: *max,
             },
             E::NothingToBackUp { database } => E::NothingToBackUp {
                 database: *database,

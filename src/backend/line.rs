@@ -19,15 +19,12 @@ use tokio::sync::oneshot;
 use super::BackendError;
 use super::error::Context;
 
-/// How many wait for one database at most; one more is told at once that it is
-/// busy.
-const WAITING_MAX: usize = 16_384;
-
 /// Those who wait to write one database, and the connection to write with while
 /// nobody does.
-#[derive(Default)]
 pub(super) struct Line {
     state: Mutex<State>,
+    /// How many may wait; one more is told at once that the database is busy.
+    waiting_max: usize,
 }
 
 #[derive(Default)]
@@ -91,6 +88,13 @@ pub(super) enum Arrival {
 }
 
 impl Line {
+    pub fn new(waiting_max: usize) -> Self {
+        Line {
+            state: Mutex::default(),
+            waiting_max,
+        }
+    }
+
     /// The turn, or a place in the line for what `wants` gives.
     pub fn arrive(
         self: &Arc<Self>,
@@ -105,7 +109,7 @@ impl Line {
                 writer: state.writer.take(),
             }));
         }
-        if state.waiting.len() >= WAITING_MAX {
+        if state.waiting.len() >= self.waiting_max {
             return Err(context.busy());
         }
         let number = state.arrivals;

@@ -27,6 +27,7 @@ mod error;
 mod group;
 mod line;
 mod open_transaction;
+mod places;
 mod pool;
 mod schema;
 mod server_lock;
@@ -48,7 +49,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::LanesConfig;
-use crate::tenant::Lane;
+use crate::tenant::{Lane, TenantId};
 use pool::{Lease, Pool};
 
 /// The databases of one artifact directory. Clones share them.
@@ -82,7 +83,7 @@ impl Backend {
     pub async fn open(artifact_dir: &Path, config: &LanesConfig) -> Result<Self, BackendError> {
         let given = artifact_dir.to_path_buf();
         let artifact_dir = blocking(move || make_directories(&given)).await?;
-        let pool = Pool::new(artifact_dir, config.open_max, config.busy_timeout_ms);
+        let pool = Pool::new(artifact_dir, *config);
         let backend = Backend {
             pool: Arc::new(pool),
         };
@@ -157,10 +158,52 @@ impl Backend {
         group::write(lease, move |inner| f(&Transaction::new(inner, lane))).await
     }
 
+    /// The tenants whose lanes have a database.
+    pub async fn tenants(&self) -> Result<Vec<TenantId>, BackendError> {
+        let path = self.artifact_dir().join(pool::TENANTS_DIR);
+        blocking(move || {
+            let unusable = |source| BackendError::ArtifactDir {
+                path: path.clone(),
+                source,
+            };
+            let mut tenants = Vec::new();
+            for entry in fs::read_dir(&path).map_err(unusable)? {
+                let name = entry.map_err(unusable)?.file_name();
+                // Beside them are their logs.
+                let tenant = name.to_str().and_then(|name| name.strip_suffix(".db"));
+                tenants.extend(tenant.and_then(|text| text.parse::<TenantId>().ok()));
+            }
+            Ok(tenants)
+        })
+        .await
+    }
+
+    /// Brings what the lane's log holds to the lane's file, and empties the log,
+    /// so that nothing that was deleted is in either. `false`: somebody reads an
+    /// older state, or another process is in the way.
+    pub async fn empty_log(&self, lane: Lane) -> Result<bool, BackendError> {
+        let Some(lease) = self.pool.lease(DatabaseName::Lane(lane), false).await? else {
+            return Ok(true);
+        };
+        let context = lease.database().context();
+        let mut turn = lease.database().line().turn(context).await?;
+        blocking(move || {
+            let connection = lease.writer(&mut turn)?;
+            database::empty_log(turn.writer.insert(connection), context)
+        })
+        .await
+    }
+
     /// A transaction on the lane that spans statements. Nothing is opened or
     /// locked before it is used.
     pub fn begin(&self, lane: Lane) -> OpenTransaction {
-        OpenTransaction::new(Arc::clone(&self.pool), lane)
+        OpenTransaction::new(Arc::clone(&self.pool), lane, lane)
+    }
+
+    /// As [`Backend::begin`], for somebody who writes `holder`: how many of these
+    /// one holder has at a time on a lane of others is limited.
+    pub fn begin_for(&self, holder: Lane, lane: Lane) -> OpenTransaction {
+        OpenTransaction::new(Arc::clone(&self.pool), lane, holder)
     }
 
     /// Runs `f` on one state of the system database.

@@ -26,9 +26,6 @@ use super::snapshot::{Place, Snapshot};
 use super::{BackendError, DatabaseName, Transaction, blocking};
 use crate::tenant::Lane;
 
-/// How many savepoints are open in a transaction at most.
-const SAVEPOINTS_MAX: usize = 1_000;
-
 /// A transaction of one lane that spans statements, made by
 /// [`Backend::begin`](super::Backend::begin). Several tasks may use it; what
 /// they ask of it is done one after the other. Dropped, it is rolled back.
@@ -38,6 +35,8 @@ const SAVEPOINTS_MAX: usize = 1_000;
 pub struct OpenTransaction {
     pool: Arc<Pool>,
     lane: Lane,
+    /// The lane that whoever has it writes.
+    holder: Lane,
     wrote: Arc<AtomicBool>,
     inner: Arc<Mutex<Inner>>,
 }
@@ -81,10 +80,11 @@ enum Admission {
 type Guard = OwnedMutexGuard<Inner>;
 
 impl OpenTransaction {
-    pub(super) fn new(pool: Arc<Pool>, lane: Lane) -> Self {
+    pub(super) fn new(pool: Arc<Pool>, lane: Lane, holder: Lane) -> Self {
         OpenTransaction {
             pool,
             lane,
+            holder,
             wrote: Arc::default(),
             inner: Arc::default(),
         }
@@ -110,7 +110,7 @@ impl OpenTransaction {
         let mut inner = self.enter().await;
         let place = match &mut inner.state {
             State::Unused => match self.pool.lease(self.name(), false).await? {
-                Some(lease) => Some(Place::take(lease).await?),
+                Some(lease) => Some(Place::take(lease, self.holder).await?),
                 None => {
                     inner.state = State::Absent;
                     return Ok(None);
@@ -168,11 +168,10 @@ impl OpenTransaction {
     /// Opens a savepoint, which hides an open one of the same name.
     pub async fn savepoint(&self, name: &str) -> Result<(), BackendError> {
         let name = name.to_owned();
+        let savepoints_max = self.pool.config().savepoints_max;
         on_pool(self.enter().await, move |inner| {
-            if inner.savepoints.len() >= SAVEPOINTS_MAX {
-                return Err(BackendError::SavepointsExhausted {
-                    savepoints_max: SAVEPOINTS_MAX,
-                });
+            if inner.savepoints.len() >= savepoints_max {
+                return Err(BackendError::SavepointsExhausted { savepoints_max });
             }
             inner.run(&format!("SAVEPOINT s{}", inner.savepoints.len()))?;
             inner.savepoints.push(name);
@@ -261,7 +260,7 @@ impl OpenTransaction {
             State::Unused => false,
         };
         let lease = self.pool.lease_or_create(self.name()).await?;
-        let place = Place::take(lease).await?;
+        let place = Place::take(lease, self.holder).await?;
         let turn = place.turn().await?;
         Ok(Admission::Begin {
             place,

@@ -21,6 +21,7 @@ use super::error::Context;
 use super::line::Turn;
 use super::schema::{Schema, Schemas};
 use super::{BackendError, DatabaseName, LaneVersion, blocking};
+use crate::config::LanesConfig;
 use crate::tenant::Lane;
 
 /// The directory of tenants' lanes below the artifact directory.
@@ -30,8 +31,7 @@ pub(super) const TENANTS_DIR: &str = "tenants";
 #[derive(Debug)]
 pub(super) struct Pool {
     artifact_dir: PathBuf,
-    open_max: usize,
-    busy_timeout_ms: u64,
+    config: LanesConfig,
     schemas: Schemas,
     slots: Mutex<HashMap<DatabaseName, Arc<Slot>>>,
     /// Counts leases, to tell which slot was used last.
@@ -130,12 +130,10 @@ struct Entrance {
 }
 
 impl Pool {
-    pub fn new(artifact_dir: PathBuf, open_max: usize, busy_timeout_ms: u64) -> Self {
+    pub fn new(artifact_dir: PathBuf, config: LanesConfig) -> Self {
         Pool {
             artifact_dir,
-            // One is what any work needs.
-            open_max: open_max.max(1),
-            busy_timeout_ms,
+            config,
             schemas: Schemas::embedded(),
             slots: Mutex::default(),
             uses: AtomicU64::new(0),
@@ -149,8 +147,13 @@ impl Pool {
         &self.artifact_dir
     }
 
+    pub fn config(&self) -> &LanesConfig {
+        &self.config
+    }
+
+    /// How many tenants' lanes are open at most: one is what any work needs.
     pub fn open_max(&self) -> usize {
-        self.open_max
+        self.config.open_max.max(1)
     }
 
     /// The database, opened if need be; `None` when it has no file and `create`
@@ -162,7 +165,7 @@ impl Pool {
     ) -> Result<Option<Lease>, BackendError> {
         let context = self.context(name);
         let path = self.path(name);
-        let deadline = Instant::now() + Duration::from_millis(self.busy_timeout_ms);
+        let deadline = Instant::now() + Duration::from_millis(self.config.busy_timeout_ms);
         loop {
             if FileIdentity::of(&path, context)?.is_none() {
                 self.forget(name);
@@ -174,7 +177,7 @@ impl Pool {
             let Some(entrance) = self.enter(name) else {
                 if tokio::time::timeout_at(deadline, released).await.is_err() {
                     return Err(BackendError::LanesExhausted {
-                        open_max: self.open_max,
+                        open_max: self.open_max(),
                     });
                 }
                 continue;
@@ -274,7 +277,7 @@ impl Pool {
     pub fn context(&self, database: DatabaseName) -> Context {
         Context {
             database,
-            busy_timeout_ms: self.busy_timeout_ms,
+            busy_timeout_ms: self.config.busy_timeout_ms,
         }
     }
 
@@ -295,7 +298,7 @@ impl Pool {
         let mut victim = None;
         // The two that are not counted are in the map too.
         let counted = slots.keys().filter(|name| is_counted(**name)).count();
-        if is_counted(name) && counted >= self.open_max {
+        if is_counted(name) && counted >= self.open_max() {
             victim = Some(take_idle(&mut slots)?);
         }
         let slot = slots.entry(name).or_default();
@@ -324,6 +327,7 @@ impl Pool {
                         path: &pool.path(name),
                         schema: pool.schemas.of(name),
                         context: pool.context(name),
+                        config: pool.config,
                         generation: pool.generations.fetch_add(1, Ordering::Relaxed),
                         create,
                     };

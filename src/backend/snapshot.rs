@@ -10,13 +10,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode};
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::BackendError;
 use super::database::RETRY_INTERVAL;
 use super::error::Context;
 use super::line::{Line, Turn};
+use super::places::HeldPlace;
 use super::pool::Lease;
+use crate::tenant::Lane;
 
 /// Takes SQLite's lock for writers, or finds that the state is not the newest
 /// one, and changes nothing.
@@ -25,17 +26,14 @@ const TAKE_WRITE_LOCK: &str = "DELETE FROM refinery_schema_history WHERE 0";
 /// A place for an open transaction in a database, which is kept open by it.
 pub(super) struct Place {
     lease: Lease,
-    _permit: OwnedSemaphorePermit,
+    _held: HeldPlace,
 }
 
 impl Place {
-    /// Waits for a place.
-    pub async fn take(lease: Lease) -> Result<Self, BackendError> {
-        let permit = lease.database().transaction_permit().await?;
-        Ok(Place {
-            lease,
-            _permit: permit,
-        })
+    /// Waits for a place, for whoever writes `holder`.
+    pub async fn take(lease: Lease, holder: Lane) -> Result<Self, BackendError> {
+        let held = lease.database().place(holder).await?;
+        Ok(Place { lease, _held: held })
     }
 
     /// Waits for the turn to write.

@@ -38,6 +38,18 @@ pub(crate) fn all(transaction: &Transaction<'_>) -> Result<Vec<Arc<Relation>>, B
         .collect()
 }
 
+/// The id of every relation of the lane, and when it was made.
+pub(crate) fn ages(transaction: &Transaction<'_>) -> Result<Vec<(i64, i64)>, BackendError> {
+    let mut statement = transaction
+        .connection()
+        .prepare_cached("SELECT id, created_at_ms FROM relations WHERE tenant_id IS :tenant_id")?;
+    let rows = statement.query_map(
+        named_params! {":tenant_id": transaction.tenant_id()},
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
 /// Records a relation, unless the lane has the name: then `None`.
 pub(crate) fn insert(
     transaction: &Transaction<'_>,

@@ -188,7 +188,7 @@ impl Default for TransactionsConfig {
 }
 
 /// The databases of the lanes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LanesConfig {
     /// How many lanes' databases are open at a time; the least recently used
@@ -197,6 +197,18 @@ pub struct LanesConfig {
     /// How long a transaction waits for another process that writes the same
     /// lane.
     pub busy_timeout_ms: u64,
+    /// How many statements that read and transactions are open on one lane at a
+    /// time. A tenant that has none on a lane gets its first beyond this.
+    pub transactions_max: usize,
+    /// How many of them may be one tenant's, where the lane is not its own.
+    pub tenant_transactions_max: usize,
+    /// How many savepoints a transaction may have open.
+    pub savepoints_max: usize,
+    /// How many short reads, such as those of the catalog, one lane does at a
+    /// time.
+    pub reads_max: usize,
+    /// How many may wait to write one lane.
+    pub writers_waiting_max: usize,
 }
 
 impl Default for LanesConfig {
@@ -204,6 +216,11 @@ impl Default for LanesConfig {
         LanesConfig {
             open_max: 256,
             busy_timeout_ms: 5_000,
+            transactions_max: 64,
+            tenant_transactions_max: 16,
+            savepoints_max: 1_000,
+            reads_max: 4,
+            writers_waiting_max: 16_384,
         }
     }
 }

@@ -101,7 +101,20 @@ impl LanesConfig {
         between("lanes.open_max", self.open_max as u64, 1, 1 << 20)?;
         // SQLite takes a C int.
         let busy = self.busy_timeout_ms;
-        between("lanes.busy_timeout_ms", busy, 0, i32::MAX as u64)
+        between("lanes.busy_timeout_ms", busy, 0, i32::MAX as u64)?;
+        for (name, value) in [
+            ("lanes.transactions_max", self.transactions_max),
+            (
+                "lanes.tenant_transactions_max",
+                self.tenant_transactions_max,
+            ),
+            ("lanes.savepoints_max", self.savepoints_max),
+            ("lanes.reads_max", self.reads_max),
+            ("lanes.writers_waiting_max", self.writers_waiting_max),
+        ] {
+            between(name, value as u64, 1, 1 << 20)?;
+        }
+        Ok(())
     }
 }
 
@@ -306,7 +319,7 @@ mod tests {
     #[test]
     fn a_value_out_of_range_names_its_setting() {
         type Change = fn(&mut JammiConfig);
-        let cases: [(&str, Change); 12] = [
+        let cases: [(&str, Change); 13] = [
             ("artifact_dir", |c| c.artifact_dir = "".into()),
             ("server.listen", |c| c.server.listen = "50051".into()),
             ("server.http_listen", |c| {
@@ -322,6 +335,9 @@ mod tests {
                 c.sessions.idle_timeout_secs = 0
             }),
             ("lanes.open_max", |c| c.lanes.open_max = 0),
+            ("lanes.tenant_transactions_max", |c| {
+                c.lanes.tenant_transactions_max = 0
+            }),
             ("sources.roots", |c| {
                 c.sources.roots = Some(vec!["data".into()])
             }),

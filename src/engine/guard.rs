@@ -460,6 +460,8 @@ impl GuardStream {
     fn discreet(&self, error: DataFusionError) -> DataFusionError {
         let table = &self.table;
         let detail = match (&self.lane, super::fault::execution(error)) {
+            // Of a lane's own storage, whose errors quote no row.
+            (_, storage @ Error::Backend(_)) => return carried(storage),
             (Some(_), _) => String::new(),
             (None, Error::Internal { .. }) => String::new(),
             (None, shown) => format!(" ({shown})"),

@@ -36,6 +36,7 @@ mod rule;
 mod statement;
 mod stored;
 mod stream;
+mod sweep;
 mod system;
 #[cfg(test)]
 mod tests;
@@ -65,7 +66,7 @@ use crate::config::JammiConfig;
 use crate::error::{Error, Result};
 use crate::source::{self, FileChecks, LaneViews, LocationPolicy, SourceTable, Stores};
 use crate::table::{ChunkCache, StatementReads};
-use crate::tenant::Scope;
+use crate::tenant::{Lane, Scope};
 
 pub use crate::source::{RegisterSource, Registered, TenantColumnChoice};
 pub use arrival::ParameterRows;
@@ -85,6 +86,7 @@ pub use types::type_name;
 use context::Planner;
 use reading::Reading;
 use statement::Action;
+use sweep::Sweeper;
 
 /// The engine: lanes, catalog, sources and the planner over them. Clones share
 /// everything.
@@ -97,6 +99,7 @@ struct Parts {
     sources: SourceReader,
     chunks: ChunkCache,
     planner: Planner,
+    sweeper: Sweeper,
     statements: Cache<StatementKey, Arc<Statement>>,
     statement_bytes_max: usize,
 }
@@ -148,6 +151,7 @@ impl Engine {
             views: LaneViews::default(),
         };
         Ok(Engine(Arc::new(Parts {
+            sweeper: Sweeper::new(&backend),
             backend,
             catalog,
             sources,
@@ -210,6 +214,9 @@ impl Engine {
             }
             _ => parts.catalog.snapshot(scope).await?,
         };
+        if let own @ Lane::Tenant(_) = scope.writable() {
+            parts.sweeper.look_after(own, snapshot.version());
+        }
         let key = StatementKey {
             scope: scope.clone(),
             names: names.clone(),
@@ -253,7 +260,13 @@ impl Engine {
     /// A transaction of the scope. Nothing is opened or locked before its first
     /// statement; dropped, it is rolled back.
     pub fn begin(&self, scope: &Scope) -> SessionTransaction {
-        SessionTransaction::new(&self.0.backend, scope)
+        SessionTransaction::new(&self.0.backend, scope).swept_by(&self.0.sweeper)
+    }
+
+    /// Removes, in the background, the rows that tenants' lanes have of shared
+    /// tables that were dropped: those of which a crash left some.
+    pub fn sweep_dropped_tables(&self) {
+        self.0.sweeper.sweep_all();
     }
 
     /// Starts a prepared statement. `parameters` are the values of `$1`, `$2`

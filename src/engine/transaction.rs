@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::sweep::Sweeper;
 use crate::backend::{Backend, OpenTransaction};
 use crate::error::Result;
 use crate::table::StatementReads;
@@ -22,6 +23,10 @@ pub struct SessionTransaction {
     reads: StatementReads,
     /// Whether it has changed what tables there are.
     has_defined: Arc<AtomicBool>,
+    /// Whether it has dropped some.
+    has_dropped: Arc<AtomicBool>,
+    /// Who removes tenants' rows of those once it is committed.
+    sweeper: Option<Sweeper>,
 }
 
 impl SessionTransaction {
@@ -32,6 +37,16 @@ impl SessionTransaction {
             scope: scope.clone(),
             own,
             has_defined: Arc::default(),
+            has_dropped: Arc::default(),
+            sweeper: None,
+        }
+    }
+
+    /// As it is, with somebody to remove tenants' rows of what it drops.
+    pub(super) fn swept_by(self, sweeper: &Sweeper) -> Self {
+        SessionTransaction {
+            sweeper: Some(sweeper.clone()),
+            ..self
         }
     }
 
@@ -54,6 +69,11 @@ impl SessionTransaction {
         self.has_defined.store(true, Ordering::Relaxed);
     }
 
+    /// Notes that a table is about to be dropped.
+    pub(super) fn drops(&self) {
+        self.has_dropped.store(true, Ordering::Relaxed);
+    }
+
     /// Whether what it sees may differ from what others see.
     pub(super) fn has_defined(&self) -> bool {
         self.has_defined.load(Ordering::Relaxed)
@@ -68,7 +88,14 @@ impl SessionTransaction {
     /// # Errors
     /// Nothing is written when it fails.
     pub async fn commit(&self) -> Result<()> {
-        Ok(self.own.commit().await?)
+        self.own.commit().await?;
+        if self.lane() == Lane::Global
+            && self.has_dropped.load(Ordering::Relaxed)
+            && let Some(sweeper) = &self.sweeper
+        {
+            sweeper.sweep_all();
+        }
+        Ok(())
     }
 
     /// Undoes what was written.

@@ -73,6 +73,7 @@ impl Server {
         // Before the first metric is recorded.
         let _ = telemetry::metrics();
         let lock = engine.backend().lock_for_server()?;
+        engine.sweep_dropped_tables();
         let settings = &config.server;
         let names = ("server.listen", "--listen");
         let transactions = Transactions::new(&config, Arc::new(SystemClock));

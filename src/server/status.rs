@@ -68,6 +68,7 @@ fn backend_code(error: &BackendError) -> Code {
         BackendError::Full { .. }
         | BackendError::LanesExhausted { .. }
         | BackendError::SavepointsExhausted { .. }
+        | BackendError::PlacesExhausted { .. }
         | BackendError::FilesExhausted { .. } => Code::ResourceExhausted,
         BackendError::Conflict { .. } => Code::Aborted,
         BackendError::Busy { .. } | BackendError::Replaced { .. } | BackendError::Stopping => {

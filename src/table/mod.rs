@@ -20,6 +20,7 @@
 mod chunks;
 pub mod codec;
 mod find;
+mod leftovers;
 mod lookup;
 mod reads;
 mod scan;
@@ -27,6 +28,7 @@ mod storage;
 mod write;
 
 pub use chunks::{CHUNK_ROWS, ChunkCache};
+pub use leftovers::sweep;
 pub use lookup::{KeyCondition, KeyLookup};
 pub use reads::StatementReads;
 pub use scan::{ROW_COLUMN, TableScanExec, Wanted, scan_schema};

@@ -27,7 +27,10 @@ impl StatementReads {
             .readable()
             .iter()
             .filter(|lane| **lane != scope.writable())
-            .map(|lane| (*lane, Arc::new(backend.begin(*lane))))
+            .map(|lane| {
+                let reading = backend.begin_for(scope.writable(), *lane);
+                (*lane, Arc::new(reading))
+            })
             .collect();
         lanes.insert(scope.writable(), own);
         StatementReads {

@@ -19,8 +19,24 @@ impl Stored {
     /// Where `lane` keeps the rows of `relation`. Ids are a lane's own, so a table
     /// that is shared has another letter in the lanes of tenants.
     pub fn of(relation: &Relation, lane: Lane) -> Self {
-        let letter = if relation.lane == lane { 't' } else { 'g' };
-        Stored(format!("{letter}{}", relation.id))
+        Stored(match relation.lane == lane {
+            true => format!("t{}", relation.id),
+            false => Stored::shared_name(relation.id, relation.created_at_ms),
+        })
+    }
+
+    /// Where tenants keep the rows of a shared table. A global lane that was
+    /// restored gives ids again, so when the table was made is in the name: old
+    /// rows are never those of a new table.
+    pub(super) fn shared_name(id: i64, created_at_ms: i64) -> String {
+        format!("g{id}_{:x}", created_at_ms.cast_unsigned())
+    }
+
+    /// The id in a name that [`Stored::shared_name`] has made.
+    pub(super) fn shared_id(name: &str) -> Option<i64> {
+        let (id, created_at_ms) = name.strip_prefix('g')?.split_once('_')?;
+        u64::from_str_radix(created_at_ms, 16).ok()?;
+        id.parse().ok()
     }
 
     /// The name of the SQLite table.

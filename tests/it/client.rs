@@ -147,10 +147,18 @@ impl Client {
         command: &impl ProstMessageExt,
         batch: RecordBatch,
     ) -> Result<Vec<Bytes>, Status> {
+        self.put_all(command, vec![batch]).await
+    }
+
+    pub async fn put_all(
+        &mut self,
+        command: &impl ProstMessageExt,
+        batches: Vec<RecordBatch>,
+    ) -> Result<Vec<Bytes>, Status> {
         let messages = FlightDataEncoderBuilder::new()
             .with_flight_descriptor(Some(descriptor(command)))
-            .with_schema(batch.schema())
-            .build(stream::iter([Ok(batch)]));
+            .with_schema(batches[0].schema())
+            .build(stream::iter(batches.into_iter().map(Ok)));
         let messages: Vec<_> = messages.try_collect().await.unwrap();
         let request = self.request(stream::iter(messages));
         let results = self.flight.do_put(request).await?.into_inner();

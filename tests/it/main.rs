@@ -14,6 +14,8 @@ mod cli_tables;
 mod client;
 mod definitions;
 mod engine;
+#[path = "../../src/backend/tests/failing_disk.rs"]
+mod failing_disk;
 mod faults;
 mod flight;
 mod harness;
@@ -26,6 +28,8 @@ mod pruning;
 mod reads;
 mod server;
 mod session;
+mod slow_readers;
+mod stops;
 mod tables;
 mod types;
 mod writes;

@@ -54,27 +54,48 @@ pub fn serving(mut command: Command, dir: &Path) -> Command {
 impl Process {
     /// Starts a server and waits for the two lines that say where it listens.
     pub async fn start(command: &mut Command) -> Process {
+        let mut process = Process::spawn(command);
+        process.read_addresses().await;
+        process
+    }
+
+    /// As [`Process::start`]; what a server that does not come to listening has
+    /// said.
+    pub async fn try_start(command: &mut Command) -> Result<Process, String> {
+        let mut process = Process::spawn(command);
+        match process.find_addresses().await {
+            Ok(()) => Ok(process),
+            Err(_) => Err(process.end().await.2),
+        }
+    }
+
+    fn spawn(command: &mut Command) -> Process {
         let mut child = command.spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut process = Process {
+        Process {
             child,
             stdout,
             grpc: nowhere,
             http: nowhere,
-        };
-        process.read_addresses().await;
-        process
+        }
     }
 
     /// Reads where the server listens, as it says so once more when it is
     /// started again.
     pub async fn read_addresses(&mut self) {
+        let found = self.find_addresses().await;
+        found.unwrap_or_else(|line| panic!("{line:?}"));
+    }
+
+    /// Reads where the server listens, or gives the line that does not say so.
+    async fn find_addresses(&mut self) -> Result<(), String> {
         for (prefix, is_grpc) in [("listening grpc://", true), ("listening http://", false)] {
             let mut line = String::new();
             self.stdout.read_line(&mut line).await.unwrap();
-            let address = line.trim_end().strip_prefix(prefix);
-            let address = address.unwrap_or_else(|| panic!("{line:?}"));
+            let Some(address) = line.trim_end().strip_prefix(prefix) else {
+                return Err(line);
+            };
             let address = address.parse().unwrap();
             *(if is_grpc {
                 &mut self.grpc
@@ -82,6 +103,7 @@ impl Process {
                 &mut self.http
             }) = address;
         }
+        Ok(())
     }
 
     pub async fn signal(&self, name: &str) {

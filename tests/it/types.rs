@@ -188,7 +188,7 @@ impl Client {
         Ok(results[0].app_metadata.clone())
     }
 
-    async fn put_all(
+    async fn put_counted_as_is(
         &mut self,
         command: &impl ProstMessageExt,
         schema: &Schema,
@@ -211,7 +211,7 @@ async fn check_sheet(sheet: &Sheet) {
     }
 
     let bulk = create("bulk");
-    let written = alice.put_all(&bulk, &schema, vec![sheet.batch.clone()]);
+    let written = alice.put_counted_as_is(&bulk, &schema, vec![sheet.batch.clone()]);
     assert_eq!(written.await.unwrap(), rows);
     for table in &TABLES[1..] {
         let names = sheet.names();
@@ -219,10 +219,10 @@ async fn check_sheet(sheet: &Sheet) {
         alice.update(&alike).await.unwrap();
     }
     let many = prepared_update(&mut alice, &sheet.insertion("many")).await;
-    let written = alice.put_all(&many, &schema, vec![sheet.batch.clone()]);
+    let written = alice.put_counted_as_is(&many, &schema, vec![sheet.batch.clone()]);
     assert_eq!(written.await.unwrap(), rows);
     let single = prepared_update(&mut alice, &sheet.insertion("single")).await;
-    let written = alice.put_all(&single, &schema, sheet.one_row_each());
+    let written = alice.put_counted_as_is(&single, &schema, sheet.one_row_each());
     assert_eq!(written.await.unwrap(), rows);
     // As execute() of a driver does: a row is bound, and the handle is fetched.
     let handle = alice.prepare(&sheet.insertion("executed")).await.unwrap();

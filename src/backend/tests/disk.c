@@ -2,13 +2,13 @@
  * the process does to its database files and, at the step that it is told of,
  * ends the process or returns an error.
  *
- *   JAMMI_DISK_STEP    the step (from 1) at which it happens; 0: only count
- *   JAMMI_DISK_FAULT   kill     the process is killed instead of the step
+ *   DISK_STEP    the step (from 1) at which it happens; 0: only count
+ *   DISK_FAULT   kill     the process is killed instead of the step
  *                      power    as kill, and of what was not synced some is lost
- *                               and some torn, by JAMMI_DISK_STEP as the seed
+ *                               and some torn, by DISK_STEP as the seed
  *                      enospc   this step and a few more find the disk full
  *                      eio      this step fails
- *   JAMMI_DISK_COUNT   the file that gets the number of steps at the end
+ *   DISK_COUNT   the file that gets the number of steps at the end
  *
  * Nothing is really synced, which no test could tell: a killed process leaves
  * what it wrote to the kernel, and what a loss of power leaves is made here. */
@@ -54,8 +54,8 @@ __attribute__((constructor)) static void begin(void) {
   real_ftruncate = dlsym(RTLD_NEXT, "ftruncate");
   real_unlink = dlsym(RTLD_NEXT, "unlink");
   real_rename = dlsym(RTLD_NEXT, "rename");
-  const char *name = getenv("JAMMI_DISK_FAULT");
-  const char *number = getenv("JAMMI_DISK_STEP");
+  const char *name = getenv("DISK_FAULT");
+  const char *number = getenv("DISK_STEP");
   at_step = number ? atol(number) : 0;
   if (!name || !at_step) fault = COUNT;
   else if (!strcmp(name, "kill")) fault = KILL;
@@ -65,7 +65,7 @@ __attribute__((constructor)) static void begin(void) {
 }
 
 __attribute__((destructor)) static void end(void) {
-  const char *path = getenv("JAMMI_DISK_COUNT");
+  const char *path = getenv("DISK_COUNT");
   FILE *file = path ? fopen(path, "w") : NULL;
   if (file) {
     fprintf(file, "%ld", step);

@@ -1,7 +1,6 @@
-//! A disk that fails at every step: a child process works on lanes, with a
-//! library (`disk.c`) between it and the operating system that ends it, or
-//! returns an error to it, at one step of what it does to its files. This is
-//! done for every step. Then its lanes are opened, and hold what the child was
+//! A disk that fails at every step: a child process works on lanes, on a disk
+//! that ends it, or returns an error to it, at one step of what it does to its
+//! files. This is done for every step. Then its lanes are opened, and hold what the child was
 //! told that they hold, and nothing by halves.
 
 use std::collections::BTreeSet;
@@ -9,6 +8,7 @@ use std::fs;
 use std::process::{Command, ExitStatus, Output};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::failing_disk::FailingDisk;
 use super::*;
 
 const CHILD_DIR: &str = "JAMMI_TEST_DISK_DIR";
@@ -208,15 +208,13 @@ async fn child_works_on_a_failing_disk() {
 }
 
 /// Runs the child, and gives what it said.
-fn run(library: &Path, dir: &Path, fault: &str, step: usize) -> Output {
-    Command::new(std::env::current_exe().unwrap())
+fn run(disk: &FailingDisk, dir: &Path, fault: &str, step: usize) -> Output {
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    disk.under(&mut child, fault, step, &dir.join("count"));
+    child
         .args(["--exact", "--nocapture", "--test-threads=1"])
         .arg("backend::tests::disk::child_works_on_a_failing_disk")
         .env(CHILD_DIR, dir.join("artifacts"))
-        .env("LD_PRELOAD", library)
-        .env("JAMMI_DISK_FAULT", fault)
-        .env("JAMMI_DISK_STEP", step.to_string())
-        .env("JAMMI_DISK_COUNT", dir.join("count"))
         .output()
         .unwrap()
 }
@@ -314,24 +312,15 @@ async fn check(dir: &Path, told: &Told, case: &str) {
     }
 }
 
-/// The library, and how many steps the child takes where nothing fails.
-fn build(dir: &Path) -> (PathBuf, usize) {
-    let source = dir.join("disk.c");
-    let library = dir.join("disk.so");
-    fs::write(&source, include_str!("disk.c")).unwrap();
-    let built = Command::new("cc")
-        .args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"])
-        .args([&library, &source])
-        .args(["-ldl", "-lpthread"])
-        .status()
-        .expect("the C compiler that builds SQLite is there");
-    assert!(built.success());
+/// The disk, and how many steps the child takes where nothing fails.
+fn build(dir: &Path) -> (FailingDisk, usize) {
+    let disk = FailingDisk::build(dir);
     prepare(dir, dir);
-    let output = run(&library, dir, "", 0);
+    let output = run(&disk, dir, "", 0);
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && Told::new(&said).ended, "{said}");
     let steps = fs::read_to_string(dir.join("count")).unwrap();
-    (library, steps.parse().unwrap())
+    (disk, steps.parse().unwrap())
 }
 
 /// Puts the databases that belong to no tenant into the child's directory. They
@@ -354,7 +343,7 @@ fn prepare(shared: &Path, dir: &Path) {
 /// Runs the child once for each step at which the disk may fail, two at a time.
 fn at_every_step(fault: &str, check_exit: impl Fn(ExitStatus, &Told) -> bool + Sync) {
     let shared = in_memory();
-    let (library, steps) = build(shared.path());
+    let (disk, steps) = build(shared.path());
     assert!(steps > 200, "{steps} steps");
     // Which writes share a commit differs from run to run.
     let steps = steps + steps / 20;
@@ -370,7 +359,7 @@ fn at_every_step(fault: &str, check_exit: impl Fn(ExitStatus, &Told) -> bool + S
                     }
                     let dir = in_memory();
                     prepare(shared.path(), dir.path());
-                    let output = run(&library, dir.path(), fault, step);
+                    let output = run(&disk, dir.path(), fault, step);
                     let said = String::from_utf8_lossy(&output.stdout);
                     let told = Told::new(&said);
                     let case = format!("{fault} at step {step} of {steps}");

@@ -265,6 +265,7 @@ async fn many_tenants_share_few_places() {
     let config = LanesConfig {
         open_max: 2,
         busy_timeout_ms: 120_000,
+        ..LanesConfig::default()
     };
     let backend = Backend::open(dir.path(), &config).await.unwrap();
     let mut tasks = JoinSet::new();
@@ -301,6 +302,7 @@ async fn a_lane_in_use_is_not_closed_for_another() {
     let config = LanesConfig {
         open_max: 1,
         busy_timeout_ms: 0,
+        ..LanesConfig::default()
     };
     let backend = Backend::open(dir.path(), &config).await.unwrap();
     let (own, other) = (Lane::Tenant(alice()), Lane::Tenant(bob()));

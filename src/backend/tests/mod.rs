@@ -4,6 +4,7 @@
 
 mod backups;
 mod disk;
+mod failing_disk;
 mod faults;
 mod groups;
 mod interleavings;

@@ -497,6 +497,7 @@ async fn a_lane_with_an_open_transaction_is_not_closed() {
     let config = LanesConfig {
         open_max: 1,
         busy_timeout_ms: 1,
+        ..LanesConfig::default()
     };
     let backend = Backend::open(dir.path(), &config).await.unwrap();
     let lane = Lane::Tenant(alice());

@@ -60,6 +60,7 @@ async fn snapshots_of_many_at_once_are_their_own() {
     let config = LanesConfig {
         open_max: 1,
         busy_timeout_ms: 120_000,
+        ..LanesConfig::default()
     };
     let backend = Backend::open(dir.path(), &config).await.unwrap();
     let catalog = Catalog::new(backend);

@@ -28,7 +28,7 @@ use crate::catalog::relations::{self, NewRelation};
 use crate::catalog::{Relation, RelationBody, TableDefinition, TableIndex, ViewDefinition, shown};
 use crate::error::{Error, Result};
 use crate::table;
-use crate::tenant::Scope;
+use crate::tenant::{Lane, Scope};
 
 pub(super) use create::folded;
 pub use schema::NewTable;
@@ -233,6 +233,9 @@ pub(super) async fn run(
         }
         Define::Drop(dropped) => {
             let dropped = dropped.clone();
+            if let Some(transaction) = within {
+                transaction.drops();
+            }
             in_lane(engine, scope, within, move |lane| {
                 for relation in &dropped {
                     if !relations::delete(lane, relation.id)? {
@@ -244,7 +247,11 @@ pub(super) async fn run(
                 }
                 Ok(())
             })
-            .await
+            .await?;
+            if within.is_none() && scope.writable() == Lane::Global {
+                engine.sweep_dropped_tables();
+            }
+            Ok(())
         }
     }
 }
