@@ -7,6 +7,7 @@
 use std::hint::black_box;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{ArrayRef, FixedSizeBinaryArray, Int64Array, RecordBatch, StringArray};
 use arrow::compute::cast;
@@ -18,7 +19,9 @@ use jammi_db::TenantId;
 use jammi_db::config::{JammiConfig, SessionsConfig};
 use jammi_db::engine::{Engine, NameDefaults, RegisterSource, TenantColumnChoice};
 use jammi_db::policy::LanePredicate;
-use jammi_db::server::tenant::{SessionMap, SystemBindings, SystemClock, TenantInterceptor};
+use jammi_db::server::tenant::{
+    SessionKeys, SessionMap, SystemBindings, SystemClock, TenantInterceptor,
+};
 use jammi_db::tenant::{Principal, Scope, SessionId};
 use parquet::arrow::ArrowWriter;
 use tokio::runtime::Runtime;
@@ -77,7 +80,12 @@ fn session_lookup(criterion: &mut Criterion) {
     criterion.bench_function("session lookup (target < 1 us)", |bencher| {
         bencher.iter(|| map.binding(&principal, black_box(&session)));
     });
-    let interceptor = TenantInterceptor::new(map, principal.clone(), true);
+    let keys = SessionKeys::new(
+        engine.catalog().temporary().clone(),
+        Duration::from_secs(60),
+        Arc::new(SystemClock),
+    );
+    let interceptor = TenantInterceptor::new(map, keys, principal.clone(), true);
     let mut metadata = MetadataMap::new();
     metadata.insert("jammi-session-id", parsed("session-77"));
     criterion.bench_function("admission by header (target < 1 us)", |bencher| {

@@ -28,7 +28,7 @@ use super::line::Turn;
 use super::pool::{Lease, Pool};
 use super::schema::{Schema, State};
 use super::snapshot::{Place, Snapshot};
-use super::{Backend, BackendError, DatabaseName, blocking};
+use super::{Backend, BackendError, DatabaseName, Transaction, blocking};
 use crate::tenant::Lane;
 
 const DAMAGED: &str = "it is damaged or is not a backup of a lane: name another file";
@@ -56,16 +56,27 @@ impl Backend {
     /// Puts the content of a backup in the place of the lane's, which is made if
     /// need be; when this returns `Ok`, that is on the disk. A backup of an
     /// older version of Jammi is brought up to date on the way. The file is not
-    /// changed. [`BackendError::BackupRefused`]: it is not one of this lane, or
-    /// not sound, and the lane is as it was.
+    /// changed, and what `strip` removes of its content does not come along.
+    /// [`BackendError::BackupRefused`]: it is not one of this lane, or not sound,
+    /// and the lane is as it was.
     ///
     /// Waits for the lane's turn as [`Backend::write`] does. Transactions that
     /// have read the lane before go on reading what they saw, and conflict when
     /// they write.
-    pub async fn restore(&self, lane: Lane, from: &Path) -> Result<(), BackendError> {
+    pub async fn restore(
+        &self,
+        lane: Lane,
+        from: &Path,
+        strip: fn(&Transaction<'_>) -> Result<(), BackendError>,
+    ) -> Result<(), BackendError> {
         let database = DatabaseName::Lane(lane);
         let (pool, from) = (self.pool.clone(), from.to_path_buf());
-        let staged = blocking(move || stage(&pool, lane, &from)).await?;
+        let staged = blocking(move || {
+            let staged = stage(&pool, lane, &from)?;
+            strip(&Transaction::new(&staged, lane))?;
+            Ok(staged)
+        })
+        .await?;
         let lease = match self.pool.lease_or_create(database).await {
             Ok(lease) => lease,
             Err(BackendError::Corrupt { .. }) => {

@@ -6,6 +6,7 @@
 //! <artifact_dir>/tenants/<uuid>.db    rows of one tenant
 //! <artifact_dir>/system.db            the operator's: session bindings
 //! <artifact_dir>/server.lock          held by the server that uses the directory
+//! <artifact_dir>/sessions/<uuid>.lock held by a process that has temporary tables
 //! ```
 //!
 //! A transaction is on one database. Those who write one lane stand in one line
@@ -25,6 +26,7 @@ mod backup;
 mod database;
 mod error;
 mod group;
+mod incarnation;
 mod line;
 mod open_transaction;
 mod places;
@@ -50,12 +52,14 @@ use std::sync::Arc;
 
 use crate::config::LanesConfig;
 use crate::tenant::{Lane, TenantId};
+use incarnation::Incarnation;
 use pool::{Lease, Pool};
 
 /// The databases of one artifact directory. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Backend {
     pool: Arc<Pool>,
+    incarnation: Arc<Incarnation>,
 }
 
 /// What the content of a lane is, as far as two of the same lane can be
@@ -83,9 +87,11 @@ impl Backend {
     pub async fn open(artifact_dir: &Path, config: &LanesConfig) -> Result<Self, BackendError> {
         let given = artifact_dir.to_path_buf();
         let artifact_dir = blocking(move || make_directories(&given)).await?;
+        let incarnation = Arc::new(Incarnation::new(&artifact_dir));
         let pool = Pool::new(artifact_dir, *config);
         let backend = Backend {
             pool: Arc::new(pool),
+            incarnation,
         };
         for database in [DatabaseName::System, DatabaseName::Lane(Lane::Global)] {
             backend.pool.lease_or_create(database).await?;

@@ -19,6 +19,7 @@ pub(crate) mod schema_ipc;
 mod snapshot;
 mod source;
 mod sources;
+mod temporary;
 
 #[cfg(test)]
 mod tests;
@@ -36,6 +37,7 @@ pub use relation::{
 };
 pub use snapshot::{CatalogSnapshot, SnapshotVersion};
 pub use source::{NewSource, Source, SourceFormat, TenantColumn, TenantEncoding};
+pub use temporary::{Leftovers, TemporaryOwner, TemporarySessions};
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -54,6 +56,7 @@ pub type Clock = fn() -> i64;
 pub struct Catalog {
     backend: Backend,
     snapshots: Snapshots,
+    temporary: TemporarySessions,
     clock: Clock,
 }
 
@@ -65,11 +68,18 @@ impl Catalog {
 
     /// As [`Catalog::new`], with another clock for what is registered.
     pub fn with_clock(backend: Backend, clock: Clock) -> Self {
+        let temporary = TemporarySessions::new(backend.incarnation());
         Catalog {
-            snapshots: Snapshots::new(backend.clone()),
+            snapshots: Snapshots::new(backend.clone(), temporary.clone()),
             backend,
+            temporary,
             clock,
         }
+    }
+
+    /// The sessions that have temporary tables.
+    pub fn temporary(&self) -> &TemporarySessions {
+        &self.temporary
     }
 
     /// Records a source in the scope's writable lane.

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 
+use super::TemporaryOwner;
 use super::name::{check_column_name, check_relation_name, shown};
 use crate::error::{Error, Result};
-use crate::tenant::Lane;
+use crate::tenant::{Lane, Scope};
 
 /// The column that every stored table has: the tenant of the row, NULL where it
 /// is shared.
@@ -22,8 +23,10 @@ pub struct Relation {
     pub id: i64,
     /// The lane that defines it.
     pub lane: Lane,
-    /// What the lane calls it.
+    /// What the lane calls it, or the session that it belongs to.
     pub name: String,
+    /// The session that alone has it. Absent: everyone who reads the lane.
+    pub owner: Option<TemporaryOwner>,
     /// What it is.
     pub body: RelationBody,
     /// Differs from that of every other state of the relation.
@@ -44,6 +47,19 @@ pub enum RelationBody {
 }
 
 impl Relation {
+    /// Whether it is a temporary table.
+    pub fn is_temporary(&self) -> bool {
+        self.owner.is_some()
+    }
+
+    /// Whether it is for the scope to know of at all.
+    pub fn is_seen_by(&self, scope: &Scope) -> bool {
+        let in_session = |owner: &TemporaryOwner| {
+            scope.session() == Some(owner.session()) && scope.writable() == self.lane
+        };
+        scope.reads(self.lane) && self.owner.as_ref().is_none_or(in_session)
+    }
+
     /// The definition, where the relation is a table.
     pub fn table(&self) -> Option<&TableDefinition> {
         match &self.body {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rusqlite::{OptionalExtension, Row, named_params};
 
 use super::relation::{TableDefinition, TableDetails, ViewDefinition, ViewDetails};
-use super::{Relation, RelationBody, schema_ipc};
+use super::{Leftovers, Relation, RelationBody, TemporaryOwner, schema_ipc};
 use crate::backend::{BackendError, Transaction};
 use crate::tenant::Lane;
 
@@ -20,21 +20,28 @@ const COLUMNS: &str = "id, name, kind, schema_ipc, details, revision, created_at
 pub(crate) struct NewRelation {
     pub lane: Lane,
     pub name: String,
+    /// The session that it is for, where it is temporary.
+    pub owner: Option<TemporaryOwner>,
     pub body: RelationBody,
     pub revision: i64,
     pub at_ms: i64,
 }
 
-/// Every relation of the lane, by name.
-pub(crate) fn all(transaction: &Transaction<'_>) -> Result<Vec<Arc<Relation>>, BackendError> {
+/// Every relation of the lane that belongs to no session, or the temporary ones of
+/// one, by name.
+pub(crate) fn all(
+    transaction: &Transaction<'_>,
+    owner: Option<TemporaryOwner>,
+) -> Result<Vec<Arc<Relation>>, BackendError> {
     let mut statement = transaction.connection().prepare_cached(&format!(
-        "SELECT {COLUMNS} FROM relations WHERE tenant_id IS :tenant_id ORDER BY name"
+        "SELECT {COLUMNS} FROM relations
+         WHERE tenant_id IS :tenant_id AND session IS :session ORDER BY name"
     ))?;
     let rows = statement.query_map(
-        named_params! {":tenant_id": transaction.tenant_id()},
+        named_params! {":tenant_id": transaction.tenant_id(), ":session": text(owner)},
         StoredRow::read,
     )?;
-    rows.map(|row| Ok(Arc::new(row?.decode(transaction)?)))
+    rows.map(|row| Ok(Arc::new(row?.decode(transaction, owner)?)))
         .collect()
 }
 
@@ -50,26 +57,66 @@ pub(crate) fn ages(transaction: &Transaction<'_>) -> Result<Vec<(i64, i64)>, Bac
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Records a relation, unless the lane has the name: then `None`.
+/// How many temporary tables a session has in the lane.
+pub(crate) fn count(
+    transaction: &Transaction<'_>,
+    owner: TemporaryOwner,
+) -> Result<usize, BackendError> {
+    let count: i64 = transaction
+        .connection()
+        .prepare_cached(
+            "SELECT count(*) FROM relations WHERE tenant_id IS :tenant_id AND session = :session",
+        )?
+        .query_row(
+            named_params! {":tenant_id": transaction.tenant_id(), ":session": owner.text()},
+            |row| row.get(0),
+        )?;
+    Ok(usize::try_from(count).unwrap_or(usize::MAX))
+}
+
+/// Forgets temporary tables of the lane and answers their ids.
+pub(crate) fn take(
+    transaction: &Transaction<'_>,
+    which: &Leftovers,
+) -> Result<Vec<i64>, BackendError> {
+    let mut statement = transaction.connection().prepare_cached(
+        "DELETE FROM relations
+         WHERE tenant_id IS :tenant_id AND session IS NOT NULL AND session GLOB :owners
+         RETURNING id",
+    )?;
+    let ids = statement.query_map(
+        named_params! {":tenant_id": transaction.tenant_id(), ":owners": which.pattern()},
+        |row| row.get(0),
+    )?;
+    Ok(ids.collect::<rusqlite::Result<_>>()?)
+}
+
+fn text(owner: Option<TemporaryOwner>) -> Option<String> {
+    owner.map(|owner| owner.text())
+}
+
+/// Records a relation, unless the lane or the session has the name: then `None`.
 pub(crate) fn insert(
     transaction: &Transaction<'_>,
     new: NewRelation,
 ) -> Result<Option<Relation>, BackendError> {
     transaction.assert_tenant_matches(new.lane.tenant())?;
-    if id_of(transaction, &new.name)?.is_some() {
+    if id_of(transaction, &new.name, new.owner)?.is_some() {
         return Ok(None);
     }
     let stored = Stored::of(&new.body)?;
     transaction
         .connection()
         .prepare_cached(
-            "INSERT INTO relations (tenant_id, name, kind, schema_ipc, details, revision,
-                 created_at_ms, altered_at_ms)
-             VALUES (:tenant_id, :name, :kind, :schema_ipc, :details, :revision, :at_ms, :at_ms)",
+            "INSERT INTO relations (tenant_id, name, session, kind, schema_ipc, details,
+                 revision, created_at_ms, altered_at_ms)
+             VALUES (:tenant_id, :name, :session, :kind, :schema_ipc, :details, :revision, :at_ms,
+                 :at_ms)",
         )?
         .execute(named_params! {
             ":tenant_id": new.lane.tenant().map(|tenant| tenant.to_string()),
             ":name": new.name,
+            ":session": text(new.owner),
             ":kind": stored.kind,
             ":schema_ipc": stored.schema_ipc,
             ":details": stored.details,
@@ -80,6 +127,7 @@ pub(crate) fn insert(
         id: transaction.connection().last_insert_rowid(),
         lane: new.lane,
         name: new.name,
+        owner: new.owner,
         body: new.body,
         revision: new.revision,
         created_at_ms: new.at_ms,
@@ -154,16 +202,24 @@ pub(crate) fn is_view(transaction: &Transaction<'_>, id: i64) -> Result<bool, Ba
     Ok(kind.as_deref() == Some("view"))
 }
 
-/// The id of the lane's relation of a name.
+/// The id of the lane's relation of a name, or of the session's.
 pub(crate) fn id_of(
     transaction: &Transaction<'_>,
     name: &str,
+    owner: Option<TemporaryOwner>,
 ) -> Result<Option<i64>, BackendError> {
     Ok(transaction
         .connection()
-        .prepare_cached("SELECT id FROM relations WHERE tenant_id IS :tenant_id AND name = :name")?
+        .prepare_cached(
+            "SELECT id FROM relations
+             WHERE tenant_id IS :tenant_id AND name = :name AND session IS :session",
+        )?
         .query_row(
-            named_params! {":tenant_id": transaction.tenant_id(), ":name": name},
+            named_params! {
+                ":tenant_id": transaction.tenant_id(),
+                ":name": name,
+                ":session": text(owner),
+            },
             |row| row.get(0),
         )
         .optional()?)
@@ -227,7 +283,11 @@ impl StoredRow {
         })
     }
 
-    fn decode(self, transaction: &Transaction<'_>) -> Result<Relation, BackendError> {
+    fn decode(
+        self,
+        transaction: &Transaction<'_>,
+        owner: Option<TemporaryOwner>,
+    ) -> Result<Relation, BackendError> {
         let corrupt = |what: String| {
             transaction.corrupt(format!("{what} of relation {:?} cannot be read", self.name))
         };
@@ -254,6 +314,7 @@ impl StoredRow {
             id: self.id,
             lane: transaction.lane(),
             name: self.name,
+            owner,
             body,
             revision: self.revision,
             created_at_ms: self.created_at_ms,

@@ -5,7 +5,6 @@
 //! whichever process committed last: the cache is asked for the lane's current
 //! version, not for its age.
 
-use std::cmp::Ordering as Order;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,22 +12,29 @@ use moka::ops::compute::Op;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
-use super::{Relation, Source, relations, sources};
+use super::{Relation, Source, TemporaryOwner, TemporarySessions, relations, sources};
 use crate::backend::{Backend, BackendError, LaneVersion, OpenTransaction, Transaction};
 use crate::tenant::{Lane, Scope};
+
+/// How many sessions' temporary tables are kept: those of others are read for each
+/// statement.
+const SESSIONS_KEPT: u64 = 4_096;
 
 /// What a scope sees of the catalog at one moment.
 #[derive(Clone, Debug)]
 pub struct CatalogSnapshot {
+    /// The temporary tables of the scope's session, where it has any.
+    temporary: Option<Arc<LaneObjects>>,
     /// The tenant's own, where there is one.
     own: Option<Arc<LaneObjects>>,
     global: Arc<LaneObjects>,
 }
 
-/// Says whether two snapshots of one scope show the same. Of two scopes it says
-/// nothing.
+/// Says whether two snapshots of one scope show the same, also in two sessions. Of
+/// two scopes it says nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SnapshotVersion {
+    temporary: Option<u64>,
     own: Option<u64>,
     global: u64,
 }
@@ -44,8 +50,8 @@ impl CatalogSnapshot {
         self.merged(|lane| &lane.sources)
     }
 
-    /// The table or view that the name means: the tenant's own before a shared
-    /// one.
+    /// The table or view that the name means: the session's own before the
+    /// tenant's, and that before a shared one.
     pub fn relation(&self, name: &str) -> Option<&Arc<Relation>> {
         self.find(name, |lane| &lane.relations)
     }
@@ -55,10 +61,30 @@ impl CatalogSnapshot {
         self.merged(|lane| &lane.relations)
     }
 
+    /// The temporary table of the name.
+    pub fn temporary(&self, name: &str) -> Option<&Arc<Relation>> {
+        let temporary = self.temporary.as_deref()?;
+        named(&temporary.relations, name)
+    }
+
+    /// Whether the scope's session has temporary tables.
+    pub fn has_temporary(&self) -> bool {
+        self.temporary.is_some()
+    }
+
+    /// What is seen in no session.
+    pub fn without_session(&self) -> Self {
+        CatalogSnapshot {
+            temporary: None,
+            ..self.clone()
+        }
+    }
+
     /// Differs from another snapshot's of the same scope if anything that is
-    /// seen differs.
+    /// seen differs. A temporary table makes it one that no other session's equals.
     pub fn version(&self) -> SnapshotVersion {
         SnapshotVersion {
+            temporary: self.temporary.as_ref().map(|temporary| temporary.stamp),
             own: self.own.as_ref().map(|own| own.stamp),
             global: self.global.stamp,
         }
@@ -69,32 +95,35 @@ impl CatalogSnapshot {
         name: &str,
         of: impl Fn(&'a LaneObjects) -> &'a Vec<Arc<T>>,
     ) -> Option<&'a Arc<T>> {
-        let own = self.own.as_deref().and_then(|own| named(of(own), name));
-        own.or_else(|| named(of(&self.global), name))
+        self.layers().find_map(|objects| named(of(objects), name))
     }
 
     fn merged<'a, T: Named + 'a>(
         &'a self,
         of: impl Fn(&'a LaneObjects) -> &'a Vec<Arc<T>>,
     ) -> impl Iterator<Item = &'a Arc<T>> {
-        let own: &[Arc<T>] = self.own.as_deref().map_or(&[], |own| of(own));
-        let mut own = own.iter().peekable();
-        let mut global = of(&self.global).iter().peekable();
+        let mut layers: Vec<_> = self
+            .layers()
+            .map(|objects| of(objects).iter().peekable())
+            .collect();
         std::iter::from_fn(move || {
-            let order = match (own.peek(), global.peek()) {
-                (Some(own), Some(global)) => own.name().cmp(global.name()),
-                (_, None) => Order::Less,
-                (None, _) => Order::Greater,
-            };
-            match order {
-                Order::Less => own.next(),
-                Order::Greater => global.next(),
-                Order::Equal => {
-                    global.next();
-                    own.next()
-                }
+            let next = layers
+                .iter_mut()
+                .filter_map(|layer| layer.peek().map(|object| object.name()))
+                .min()?;
+            let mut found = None;
+            for layer in &mut layers {
+                let object = layer.next_if(|object| object.name() == next);
+                found = found.or(object);
             }
+            found
         })
+    }
+
+    /// What names are looked up in, one after the other.
+    fn layers(&self) -> impl Iterator<Item = &LaneObjects> {
+        let first = [self.temporary.as_deref(), self.own.as_deref()];
+        first.into_iter().flatten().chain([&*self.global])
     }
 }
 
@@ -122,7 +151,8 @@ fn named<'a, T: Named>(by_name: &'a [Arc<T>], name: &str) -> Option<&'a Arc<T>> 
     found.ok().map(|index| &by_name[index])
 }
 
-/// The objects of one lane, each kind by name.
+/// The objects of one lane, or those of it that belong to one session, each kind by
+/// name.
 #[derive(Debug, Default)]
 struct LaneObjects {
     /// Given to each content once.
@@ -136,7 +166,18 @@ impl LaneObjects {
         Ok(LaneObjects {
             stamp: 0,
             sources: sources::all(transaction)?,
-            relations: relations::all(transaction)?,
+            relations: relations::all(transaction, None)?,
+        })
+    }
+
+    fn read_temporary(
+        transaction: &Transaction<'_>,
+        owner: TemporaryOwner,
+    ) -> Result<Self, BackendError> {
+        Ok(LaneObjects {
+            stamp: 0,
+            sources: Vec::new(),
+            relations: relations::all(transaction, Some(owner))?,
         })
     }
 
@@ -149,24 +190,35 @@ impl LaneObjects {
 #[derive(Clone, Debug)]
 pub(super) struct Snapshots {
     backend: Backend,
-    lanes: Cache<Lane, CachedLane>,
+    temporary: TemporarySessions,
+    objects: Cache<Part, CachedObjects>,
     stamps: Arc<AtomicU64>,
 }
 
+/// What is read and kept together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Part {
+    lane: Lane,
+    /// The session whose temporary tables they are.
+    owner: Option<TemporaryOwner>,
+}
+
 #[derive(Clone, Debug)]
-struct CachedLane {
+struct CachedObjects {
     version: LaneVersion,
     objects: Arc<LaneObjects>,
 }
 
 impl Snapshots {
-    /// Keeps as many tenants' lanes as may be open, and the global one.
-    pub fn new(backend: Backend) -> Self {
-        let lanes_max = backend.lanes_open_max() as u64 + 1;
+    /// Keeps as many tenants' lanes as may be open, and the global one; and the
+    /// temporary tables of [`SESSIONS_KEPT`] sessions.
+    pub fn new(backend: Backend, temporary: TemporarySessions) -> Self {
+        let parts_max = backend.lanes_open_max() as u64 + 1 + SESSIONS_KEPT;
         Snapshots {
             backend,
-            lanes: Cache::builder()
-                .max_capacity(lanes_max)
+            temporary,
+            objects: Cache::builder()
+                .max_capacity(parts_max)
                 .eviction_policy(EvictionPolicy::lru())
                 .build(),
             stamps: Arc::default(),
@@ -179,7 +231,15 @@ impl Snapshots {
             Lane::Global => None,
             own @ Lane::Tenant(_) => Some(self.lane(own).await?),
         };
+        let temporary = match self.temporary.owner(scope) {
+            None => None,
+            owner @ Some(_) => {
+                let lane = scope.writable();
+                Some(self.part(Part { lane, owner }).await?)
+            }
+        };
         Ok(CatalogSnapshot {
+            temporary: temporary.filter(|temporary| !temporary.relations.is_empty()),
             own,
             global: self.lane(Lane::Global).await?,
         })
@@ -192,58 +252,75 @@ impl Snapshots {
         scope: &Scope,
         transaction: &OpenTransaction,
     ) -> Result<CatalogSnapshot, BackendError> {
-        let mut objects = transaction
-            .read(LaneObjects::read)
-            .await?
-            .unwrap_or_default();
-        objects.stamp = self.stamps.fetch_add(1, Ordering::Relaxed);
-        let objects = Arc::new(objects);
-        Ok(match scope.writable() {
-            Lane::Global => CatalogSnapshot {
-                own: None,
-                global: objects,
-            },
-            Lane::Tenant(_) => CatalogSnapshot {
-                own: Some(objects),
-                global: self.lane(Lane::Global).await?,
-            },
+        let owner = self.temporary.owner(scope);
+        let read = transaction
+            .read(move |inner| {
+                let temporary = match owner {
+                    None => None,
+                    Some(owner) => Some(LaneObjects::read_temporary(inner, owner)?),
+                };
+                Ok((LaneObjects::read(inner)?, temporary))
+            })
+            .await?;
+        let (objects, temporary) = read.unwrap_or_default();
+        let objects = self.stamped(objects);
+        let temporary = temporary
+            .filter(|temporary| !temporary.relations.is_empty())
+            .map(|temporary| self.stamped(temporary));
+        let (own, global) = match scope.writable() {
+            Lane::Global => (None, objects),
+            Lane::Tenant(_) => (Some(objects), self.lane(Lane::Global).await?),
+        };
+        Ok(CatalogSnapshot {
+            temporary,
+            own,
+            global,
         })
     }
 
     async fn lane(&self, lane: Lane) -> Result<Arc<LaneObjects>, BackendError> {
-        let version = self.backend.version(lane)?;
-        if let Some(cached) = self.lanes.get(&lane)
+        self.part(Part { lane, owner: None }).await
+    }
+
+    async fn part(&self, part: Part) -> Result<Arc<LaneObjects>, BackendError> {
+        let version = self.backend.version(part.lane)?;
+        if let Some(cached) = self.objects.get(&part)
             && cached.version == version
         {
             return Ok(cached.objects);
         }
         let (version, objects) = self
             .backend
-            .read_versioned(lane, LaneObjects::read)
+            .read_versioned(part.lane, move |transaction| match part.owner {
+                None => LaneObjects::read(transaction),
+                Some(owner) => LaneObjects::read_temporary(transaction, owner),
+            })
             .await?
             .unwrap_or((LaneVersion::ABSENT, LaneObjects::default()));
-        Ok(self.keep(lane, version, objects))
+        Ok(self.keep(part, version, objects))
     }
 
     /// Puts what was read into the cache. A lane changes its version with every
     /// commit, its stamp only with its objects: what is cached by the stamp
     /// outlives a commit of something else.
-    fn keep(&self, lane: Lane, version: LaneVersion, read: LaneObjects) -> Arc<LaneObjects> {
-        let kept = self.lanes.entry(lane).and_compute_with(|cached| {
+    fn keep(&self, part: Part, version: LaneVersion, read: LaneObjects) -> Arc<LaneObjects> {
+        let kept = self.objects.entry(part).and_compute_with(|cached| {
             let unchanged = cached
                 .map(|entry| entry.into_value().objects)
                 .filter(|objects| objects.shows_the_same(&read));
-            let objects = unchanged.unwrap_or_else(|| {
-                Arc::new(LaneObjects {
-                    stamp: self.stamps.fetch_add(1, Ordering::Relaxed),
-                    ..read
-                })
-            });
-            Op::Put(CachedLane { version, objects })
+            let objects = unchanged.unwrap_or_else(|| self.stamped(read));
+            Op::Put(CachedObjects { version, objects })
         });
         kept.into_entry()
             .expect("a computation that ends in Put has an entry")
             .into_value()
             .objects
+    }
+
+    fn stamped(&self, objects: LaneObjects) -> Arc<LaneObjects> {
+        Arc::new(LaneObjects {
+            stamp: self.stamps.fetch_add(1, Ordering::Relaxed),
+            ..objects
+        })
     }
 }

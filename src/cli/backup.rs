@@ -12,6 +12,7 @@ use super::progress::Progress;
 use super::settings;
 use super::sources::say;
 use crate::backend::{Backend, BackendError, DatabaseName};
+use crate::engine;
 use crate::tenant::Lane;
 
 /// `jammi backup FILE`.
@@ -26,7 +27,7 @@ pub async fn backup(global: &GlobalArgs, file: &Path) -> Outcome {
 /// `jammi restore FILE`.
 pub async fn restore(global: &GlobalArgs, file: &Path) -> Outcome {
     let (backend, lane) = open(global, "restore").await?;
-    let work = backend.restore(lane, file);
+    let work = engine::restore(&backend, lane, file);
     Progress::start().watch(work).await.map_err(failed)?;
     let name = DatabaseName::Lane(lane);
     say(&format!("restored {name} from {}", file.display()))

@@ -90,7 +90,7 @@ fn facts(tables: &[Table]) -> NamedColumns {
         ("name", texts(tables, |table| &table.name)),
         ("sql_name", texts(tables, |table| &table.sql_name)),
         ("lane", texts(tables, |table| lane_name(table.lane()))),
-        ("kind", texts(tables, |table| table_kind(table.kind()))),
+        ("kind", texts(tables, |table| table_kind(table))),
         ("primary_key", Arc::new(keys.collect::<StringArray>())),
         ("created_at", times(tables, |table| table.created_at_ms)),
         ("altered_at", times(tables, |table| table.altered_at_ms)),
@@ -122,8 +122,9 @@ fn index_columns(indexes: &[TableIndex]) -> Outcome<ArrayRef> {
     Ok(Arc::new(list))
 }
 
-fn table_kind(kind: TableKind) -> &'static str {
-    match kind {
+fn table_kind(table: &Table) -> &'static str {
+    match table.kind() {
+        TableKind::Table if table.temporary => "temporary table",
         TableKind::Table => "table",
         TableKind::View => "view",
         TableKind::Unspecified => "unknown",

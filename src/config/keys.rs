@@ -137,6 +137,7 @@ pub(super) const KEYS: &[Key] = &[
     key("tenancy.anonymous_reads", Kind::Switch),
     key("sessions.max", Kind::Number),
     key("sessions.idle_timeout_secs", Kind::Number),
+    key("sessions.temporary_tables_max", Kind::Number),
     key("transactions.max", Kind::Number),
     key("transactions.session_max", Kind::Number),
     key("transactions.idle_timeout_secs", Kind::Number),

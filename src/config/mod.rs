@@ -151,8 +151,12 @@ impl Default for TenancyConfig {
 pub struct SessionsConfig {
     /// How many sessions may be bound at a time.
     pub max: usize,
-    /// How long a bound session may go unused before its binding is forgotten.
+    /// How long a session may go unused before its binding is forgotten and its
+    /// temporary tables are dropped.
     pub idle_timeout_secs: u64,
+    /// How many temporary tables a session may have in a tenant, or among what is
+    /// shared.
+    pub temporary_tables_max: usize,
 }
 
 impl Default for SessionsConfig {
@@ -160,6 +164,7 @@ impl Default for SessionsConfig {
         SessionsConfig {
             max: 100_000,
             idle_timeout_secs: 86_400,
+            temporary_tables_max: 256,
         }
     }
 }

@@ -82,7 +82,9 @@ impl SessionsConfig {
     fn validate(&self) -> Result<()> {
         between("sessions.max", self.max as u64, 1, 100_000_000)?;
         let idle = self.idle_timeout_secs;
-        between("sessions.idle_timeout_secs", idle, 1, DURATION_MAX)
+        between("sessions.idle_timeout_secs", idle, 1, DURATION_MAX)?;
+        let tables = self.temporary_tables_max as u64;
+        between("sessions.temporary_tables_max", tables, 0, 1 << 20)
     }
 }
 

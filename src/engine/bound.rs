@@ -181,7 +181,7 @@ impl Statement {
         let mut write = write.as_ref().clone();
         // The count is what is asked for.
         write.returning = None;
-        let reading = Reading::in_order(plan);
+        let reading = Reading::in_order(self.scope(), plan);
         let statement = self.with_write(write, checks.as_ref().clone(), reading);
         Ok(Over::Rows(Arc::new(statement)))
     }

@@ -77,6 +77,14 @@ impl ScopedTable {
         &self.scope
     }
 
+    /// The name of the temporary table that it is, if it is one.
+    pub(super) fn temporary(&self) -> Option<&str> {
+        match &self.rows {
+            Rows::Stored(table) => table.is_temporary().then(|| table.name()),
+            Rows::Source(_) | Rows::System(_) | Rows::View(..) => None,
+        }
+    }
+
     /// The tenant column and the predicate over it, where rows carry a tenant.
     pub(super) fn lane_predicate(&self) -> crate::error::Result<Option<(String, LanePredicate)>> {
         match &self.rows {

@@ -10,8 +10,9 @@ use super::arrival::ParameterRows;
 use super::define::{self, CreateTable, Define};
 use super::lossless::Texts;
 use super::names::{MUTABLE_CATALOG, PUBLIC_SCHEMA};
+use super::temporary::session_of;
 use super::{Engine, NameDefaults, SessionTransaction, Statement};
-use crate::catalog::{CatalogSnapshot, TableDefinition};
+use crate::catalog::{CatalogSnapshot, Relation, TableDefinition};
 use crate::error::{Error, Result};
 use crate::tenant::Scope;
 
@@ -20,6 +21,10 @@ use crate::tenant::Scope;
 pub struct IngestTarget {
     /// The table's name, as it is: nothing is folded to lower case.
     pub table: String,
+    /// Whether the table is one of the session's own. Otherwise rows are added to
+    /// what the name means, and a table that is made, or gives way, is one that
+    /// stays.
+    pub temporary: bool,
     /// Where there is no such table.
     pub if_missing: IfMissing,
     /// Where there is one.
@@ -62,6 +67,7 @@ impl Engine {
         rows: ParameterRows,
         within: Option<&SessionTransaction>,
     ) -> Result<u64> {
+        let scope = &self.scope_of_target(scope, target, within).await?;
         if (target.if_missing, target.if_exists) == (IfMissing::Fail, IfExists::Append) {
             let statement = self.insertion(scope, target, schema, within).await?;
             return self
@@ -86,6 +92,39 @@ impl Engine {
                 transaction.rollback().await?;
                 Err(error)
             }
+        }
+    }
+
+    /// The scope under which the name of `target` means it.
+    async fn scope_of_target(
+        &self,
+        scope: &Scope,
+        target: &IngestTarget,
+        within: Option<&SessionTransaction>,
+    ) -> Result<Scope> {
+        if target.temporary {
+            session_of(scope)?;
+            return Ok(scope.clone());
+        }
+        let snapshot = self.snapshot(scope, within).await?;
+        let adds = target.if_exists == IfExists::Append;
+        Ok(match snapshot.temporary(&target.table) {
+            Some(_) if adds => scope.clone(),
+            _ => scope.without_session(),
+        })
+    }
+
+    async fn snapshot(
+        &self,
+        scope: &Scope,
+        within: Option<&SessionTransaction>,
+    ) -> Result<Arc<CatalogSnapshot>> {
+        match within {
+            Some(transaction) if transaction.has_defined() => {
+                let own = transaction.own();
+                self.catalog().snapshot_within(scope, own).await
+            }
+            _ => self.catalog().snapshot(scope).await,
         }
     }
 
@@ -117,12 +156,11 @@ impl Engine {
     ) -> Result<()> {
         let catalog = self.catalog();
         let snapshot = catalog.snapshot_within(scope, transaction.own()).await?;
+        let found = target.meant(&snapshot);
         // A table of the tenant's own may have the name of a shared one.
-        let own = snapshot
-            .relation(&target.table)
-            .filter(|relation| relation.lane == scope.writable());
+        let own = found.filter(|relation| relation.lane == scope.writable());
         match (own, target.if_exists) {
-            (_, IfExists::Append) if snapshot.relation(&target.table).is_some() => return Ok(()),
+            (_, IfExists::Append) if found.is_some() => return Ok(()),
             (None, _) | (Some(_), IfExists::Append) => {}
             (Some(_), IfExists::Fail) => {
                 return Err(Error::AlreadyExists(format!(
@@ -147,6 +185,7 @@ impl Engine {
         }
         let create = Define::CreateTable(Box::new(CreateTable {
             name: target.table.clone(),
+            temporary: target.temporary,
             definition: TableDefinition::new(&target.table, define::columns_of(schema)?)?,
             if_not_exists: false,
             rows: None,
@@ -162,13 +201,7 @@ impl Engine {
         schema: &Schema,
         within: Option<&SessionTransaction>,
     ) -> Result<Arc<Statement>> {
-        let catalog = self.catalog();
-        let snapshot = match within {
-            Some(transaction) if transaction.has_defined() => {
-                catalog.snapshot_within(scope, transaction.own()).await?
-            }
-            _ => catalog.snapshot(scope).await?,
-        };
+        let snapshot = self.snapshot(scope, within).await?;
         check_columns(&snapshot, target, schema)?;
         let names: Vec<_> = schema
             .fields()
@@ -182,14 +215,30 @@ impl Engine {
             names.join(", "),
             values.join(", ")
         );
-        self.prepare_within(scope, &NameDefaults::default(), &sql, within)
-            .await
+        let statement = self
+            .prepare_within(scope, &NameDefaults::default(), &sql, within)
+            .await?;
+        // It may have been dropped since, and the name mean another.
+        if target.temporary && !statement.writes_temporary() {
+            return Err(missing(target));
+        }
+        Ok(statement)
+    }
+}
+
+impl IngestTarget {
+    /// The table that there is, of the kind that is meant.
+    fn meant<'a>(&self, snapshot: &'a CatalogSnapshot) -> Option<&'a Arc<Relation>> {
+        match self.temporary {
+            true => snapshot.temporary(&self.table),
+            false => snapshot.relation(&self.table),
+        }
     }
 }
 
 /// Refuses columns that the table does not have, and tables that there are not.
 fn check_columns(snapshot: &CatalogSnapshot, target: &IngestTarget, schema: &Schema) -> Result<()> {
-    let Some(relation) = snapshot.relation(&target.table) else {
+    let Some(relation) = target.meant(snapshot) else {
         return Err(missing(target));
     };
     let Some(definition) = relation.table() else {
@@ -219,8 +268,12 @@ fn check_columns(snapshot: &CatalogSnapshot, target: &IngestTarget, schema: &Sch
 }
 
 fn missing(target: &IngestTarget) -> Error {
+    let kind = match target.temporary {
+        true => "temporary table",
+        false => "table",
+    };
     Error::NotFound(format!(
-        "table `{}` does not exist: list the tables with SHOW TABLES",
+        "{kind} `{}` does not exist: list the tables with SHOW TABLES",
         target.table
     ))
 }

@@ -38,6 +38,7 @@ mod stored;
 mod stream;
 mod sweep;
 mod system;
+mod temporary;
 #[cfg(test)]
 mod tests;
 mod total;
@@ -76,10 +77,11 @@ pub use define::NewTable;
 pub use guard::{GuardExec, ScopedTable};
 pub use ingest::{IfExists, IfMissing, IngestTarget};
 pub use lossless::{Texts, converted};
-pub use names::{MUTABLE_CATALOG, NameDefaults, PUBLIC_SCHEMA, TableEntry};
+pub use names::{LOCAL_TEMPORARY, MUTABLE_CATALOG, NameDefaults, PUBLIC_SCHEMA, TableEntry};
 pub use rule::TenantScopeAnalyzerRule;
 pub use statement::{Statement, StatementKind};
 pub use stream::RecordStream;
+pub use temporary::restore;
 pub use transaction::SessionTransaction;
 pub use types::type_name;
 
@@ -87,6 +89,7 @@ use context::Planner;
 use reading::Reading;
 use statement::Action;
 use sweep::Sweeper;
+use temporary::Temporary;
 
 /// The engine: lanes, catalog, sources and the planner over them. Clones share
 /// everything.
@@ -98,6 +101,7 @@ struct Parts {
     catalog: Catalog,
     sources: SourceReader,
     chunks: ChunkCache,
+    temporary: Temporary,
     planner: Planner,
     sweeper: Sweeper,
     statements: Cache<StatementKey, Arc<Statement>>,
@@ -136,7 +140,8 @@ impl SourceReader {
 }
 
 impl Engine {
-    /// Opens the artifact directory, creating it where it is not there.
+    /// Opens the artifact directory, creating it where it is not there, and begins to
+    /// remove the temporary tables that processes left there which have ended.
     pub async fn open(config: &JammiConfig) -> Result<Engine> {
         let backend = Backend::open(&config.artifact_dir, &config.lanes).await?;
         let catalog = Catalog::new(backend.clone());
@@ -150,16 +155,19 @@ impl Engine {
             checks: FileChecks::default(),
             views: LaneViews::default(),
         };
-        Ok(Engine(Arc::new(Parts {
+        let engine = Engine(Arc::new(Parts {
             sweeper: Sweeper::new(&backend),
             backend,
             catalog,
             sources,
             chunks: ChunkCache::new(config.engine.table_cache_bytes),
+            temporary: Temporary::new(&config.sessions),
             planner,
             statements: Cache::new(config.engine.plan_cache_entries),
             statement_bytes_max: config.engine.statement_bytes_max,
-        })))
+        }));
+        engine.remove_leftovers().await?;
+        Ok(engine)
     }
 
     /// The sources and models of each lane.
@@ -215,21 +223,32 @@ impl Engine {
             _ => parts.catalog.snapshot(scope).await?,
         };
         if let own @ Lane::Tenant(_) = scope.writable() {
-            parts.sweeper.look_after(own, snapshot.version());
+            let shared = snapshot.without_session().version();
+            parts.sweeper.look_after(own, shared);
         }
         let key = StatementKey {
-            scope: scope.clone(),
+            // A plan that nothing of a session is in serves every session.
+            scope: match snapshot.has_temporary() {
+                true => scope.clone(),
+                false => scope.without_session(),
+            },
             names: names.clone(),
             version: snapshot.version(),
             sql: sql.into(),
         };
-        if let Some(statement) = parts.statements.get(&key) {
-            return Ok(statement);
+        let statement = match parts.statements.get(&key) {
+            Some(statement) => statement,
+            None => {
+                // Planning may take long too: a text of a few lines makes a large plan.
+                let engine = self.clone();
+                let planning = async move { engine.plan(key, &snapshot) };
+                parts.planner.spawn(scope, planning).await?
+            }
+        };
+        if statement.makes_temporary() {
+            temporary::session_of(scope)?;
         }
-        // Planning may take long too: a text of a few lines makes a large plan.
-        let engine = self.clone();
-        let planning = async move { engine.plan(key, &snapshot) };
-        parts.planner.spawn(scope, planning).await
+        Ok(statement)
     }
 
     fn plan(&self, key: StatementKey, snapshot: &Arc<CatalogSnapshot>) -> Result<Arc<Statement>> {
@@ -299,7 +318,7 @@ impl Engine {
         parameters: &[ScalarValue],
         within: Option<&SessionTransaction>,
     ) -> Result<RecordStream> {
-        if statement.scope() != scope {
+        if !statement.scope().covers(scope) {
             return Err(Error::FailedPrecondition(
                 "the statement was prepared under another binding of the session: prepare it again"
                     .into(),
@@ -313,7 +332,7 @@ impl Engine {
                 Some(transaction) => transaction.reads(),
                 None => StatementReads::new(&self.0.backend, scope),
             };
-            return self.run_reading(scope, reading, parameters, reads).await;
+            return self.run_reading(reading, parameters, reads).await;
         }
         // What a write computes is computed where plans are.
         let (engine, scope) = (self.clone(), scope.clone());
@@ -362,18 +381,18 @@ impl Engine {
         }
     }
 
-    /// Starts a query on a state of the lanes.
+    /// Starts a query on a state of the lanes, under the scope that it was planned
+    /// for: whoever asks is known to be covered by it.
     async fn run_reading(
         &self,
-        scope: &Scope,
         reading: &Arc<Reading>,
         parameters: &[ScalarValue],
         reads: StatementReads,
     ) -> Result<RecordStream> {
         let planner = &self.0.planner;
         let (engine, reading) = (self.clone(), Arc::clone(reading));
-        let (scope, parameters) = (scope.clone(), parameters.to_vec());
-        let work = planner.workers().begin(&scope);
+        let parameters = parameters.to_vec();
+        let work = planner.workers().begin(reading.scope());
         let planning = async move {
             let planner = &engine.0.planner;
             let logical = reading.bind(planner, &parameters)?;
@@ -383,7 +402,7 @@ impl Engine {
                 false => planner.physical(&logical).await?,
             };
             let plan = extremes::narrowed(plan).map_err(fault::planning)?;
-            verify::verify(&plan, &scope)?;
+            verify::verify(&plan, reading.scope())?;
             guard::attach(&plan, &reads);
             Ok(plan)
         };
@@ -391,7 +410,7 @@ impl Engine {
     }
 
     fn in_scope(&self, scope: &Scope, transaction: &SessionTransaction) -> Result<()> {
-        if transaction.scope() == scope {
+        if scope.covers(transaction.scope()) {
             return Ok(());
         }
         Err(Error::FailedPrecondition(

@@ -9,25 +9,27 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arrow::datatypes::{DataType, Schema, SchemaRef};
+use async_trait::async_trait;
 use datafusion::catalog::information_schema::{INFORMATION_SCHEMA, InformationSchemaProvider};
 use datafusion::catalog::{
     CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList,
-    MemorySchemaProvider, SchemaProvider, TableFunctionArgs, TableProvider,
+    MemorySchemaProvider, SchemaProvider, Session, TableFunctionArgs, TableProvider,
 };
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::{DFSchema, Result, TableReference};
 use datafusion::datasource::cte_worktable::CteWorkTable;
-use datafusion::datasource::empty::EmptyTable;
 use datafusion::datasource::provider_as_source;
 use datafusion::logical_expr::planner::{
     ContextProvider, ExprPlanner, RelationPlanner, TypePlanner,
 };
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{
-    AggregateUDF, Expr, HigherOrderUDF, ScalarUDF, TableSource, WindowUDF,
+    AggregateUDF, Expr, HigherOrderUDF, ScalarUDF, TableSource, TableType, WindowUDF,
 };
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::sql::planner::{
     ParserOptions, PlannerContext, SqlToRel, object_name_to_table_reference,
 };
@@ -54,6 +56,9 @@ use crate::tenant::Scope;
 pub const MUTABLE_CATALOG: &str = "mutable";
 /// The one schema of a file source and of stored tables.
 pub const PUBLIC_SCHEMA: &str = "public";
+
+/// What the standard calls the kind of a table that belongs to a session.
+pub const LOCAL_TEMPORARY: &str = "LOCAL TEMPORARY";
 
 /// How deep views may read views.
 const VIEWS_MAX: usize = 16;
@@ -85,7 +90,7 @@ pub struct TableEntry {
     pub schema: String,
     /// The table's name.
     pub name: String,
-    /// `TABLE`, `VIEW` or `SYSTEM TABLE`.
+    /// `TABLE`, `LOCAL TEMPORARY`, `VIEW` or `SYSTEM TABLE`.
     pub kind: &'static str,
     /// The columns.
     pub arrow_schema: SchemaRef,
@@ -114,6 +119,7 @@ pub(super) fn visible_tables(snapshot: &CatalogSnapshot) -> Vec<TableEntry> {
         schema: PUBLIC_SCHEMA.into(),
         name: relation.name.clone(),
         kind: match relation.body {
+            RelationBody::Table(_) if relation.is_temporary() => LOCAL_TEMPORARY,
             RelationBody::Table(_) => "TABLE",
             RelationBody::View(_) => "VIEW",
         },
@@ -202,11 +208,13 @@ impl<'a> Resolver<'a> {
             catalog: view.catalog.clone(),
             schema: view.schema_name.clone(),
         };
+        // A view belongs to no session, and means the same in each.
+        let lasting = Arc::new(self.snapshot.without_session());
         let mut within = Resolver::new(
             self.scope,
             &defaults,
             self.planner,
-            self.snapshot,
+            &lasting,
             self.catalog,
             self.sources,
             self.chunks,
@@ -456,8 +464,8 @@ impl<'a> Resolver<'a> {
                     let _ = catalog.register_schema(&table.schema, Arc::clone(&made));
                     made
                 });
-                let columns: Arc<dyn TableProvider> = Arc::new(EmptyTable::new(table.arrow_schema));
-                let _ = schema.register_table(table.name, columns);
+                let name = table.name.clone();
+                let _ = schema.register_table(name, Arc::new(Described(table)));
             }
             InformationSchemaProvider::new(Arc::new(catalogs))
         })
@@ -472,6 +480,34 @@ impl<'a> Resolver<'a> {
             "list the tables with SHOW TABLES".to_owned()
         };
         Error::NotFound(format!("table `{name}` does not exist: {mend}"))
+    }
+}
+
+/// A table as `information_schema` describes it: it has no rows there.
+#[derive(Debug)]
+struct Described(TableEntry);
+
+#[async_trait]
+impl TableProvider for Described {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.0.arrow_schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        match self.0.kind {
+            LOCAL_TEMPORARY => TableType::Temporary,
+            _ => TableType::Base,
+        }
+    }
+
+    async fn scan(
+        &self,
+        _: &dyn Session,
+        _: Option<&Vec<usize>>,
+        _: &[Expr],
+        _: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(Arc::new(EmptyExec::new(self.schema())))
     }
 }
 

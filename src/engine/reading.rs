@@ -19,6 +19,7 @@ use crate::tenant::Scope;
 /// A query under a scope.
 #[derive(Debug)]
 pub(super) struct Reading {
+    scope: Scope,
     plan: LogicalPlan,
     /// Kept where every run of the statement optimizes to the same plan, but for
     /// the values of its parameters.
@@ -56,6 +57,7 @@ impl Reading {
             (nulls.schema().inner().clone(), optimized)
         };
         Ok(Reading {
+            scope: scope.clone(),
             plan,
             optimized,
             parameters,
@@ -64,10 +66,11 @@ impl Reading {
         })
     }
 
-    /// A query under a scope already, without parameters, that keeps the order of
+    /// A query under `scope` already, without parameters, that keeps the order of
     /// its source.
-    pub(super) fn in_order(plan: LogicalPlan) -> Self {
+    pub(super) fn in_order(scope: &Scope, plan: LogicalPlan) -> Self {
         Reading {
+            scope: scope.clone(),
             schema: without_metadata(plan.schema().inner()),
             plan,
             optimized: None,
@@ -78,6 +81,11 @@ impl Reading {
 
     pub(super) fn is_in_order(&self) -> bool {
         self.in_order
+    }
+
+    /// The scope that it is under.
+    pub(super) fn scope(&self) -> &Scope {
+        &self.scope
     }
 
     /// Whether it is optimized before it is bound.

@@ -172,6 +172,22 @@ impl Statement {
         }
     }
 
+    /// Whether it makes a table that belongs to the session.
+    pub fn makes_temporary(&self) -> bool {
+        match &self.action {
+            Action::Define(define) => define.makes_temporary(),
+            Action::Read(_) | Action::Write(..) | Action::Control(_) => false,
+        }
+    }
+
+    /// Whether it writes the rows of a table that belongs to the session.
+    pub(super) fn writes_temporary(&self) -> bool {
+        match &self.action {
+            Action::Write(write, _, _) => write.relation.is_temporary(),
+            Action::Read(_) | Action::Define(_) | Action::Control(_) => false,
+        }
+    }
+
     /// What is to be done with the session's transaction, where that is all that
     /// the statement is about.
     pub fn control(&self) -> Option<&TransactionControl> {

@@ -56,6 +56,11 @@ impl StoredTable {
         &self.relation.name
     }
 
+    /// Whether it belongs to a session.
+    pub fn is_temporary(&self) -> bool {
+        self.relation.is_temporary()
+    }
+
     pub fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
     }
@@ -76,9 +81,10 @@ impl StoredTable {
     /// The lanes that have rows for the scope. A table of a tenant has rows in
     /// the tenant's lane alone; a shared one in every lane.
     fn lanes(&self, scope: &Scope) -> Result<Vec<Lane>> {
-        if !scope.reads(self.relation.lane) {
+        if !self.relation.is_seen_by(scope) {
             return Err(Error::internal(
-                "the statement was refused: it reads a table of another lane than the caller's",
+                "the statement was refused: it reads a table of another lane or session than the \
+                 caller's",
                 format!(
                     "table {} of lane {}",
                     self.relation.name, self.relation.lane
@@ -87,6 +93,7 @@ impl StoredTable {
         }
         Ok(match (&self.use_, self.relation.lane) {
             (Use::Change | Use::Insert(_), _) => vec![scope.writable()],
+            (Use::Read, own) if self.relation.is_temporary() => vec![own],
             (Use::Read, Lane::Global) => scope.readable().to_vec(),
             (Use::Read, own @ Lane::Tenant(_)) => vec![own],
         })

@@ -263,6 +263,7 @@ fn table_rows<'a>(
 ) -> std::result::Result<RecordBatch, arrow::error::ArrowError> {
     let rows: Vec<&Arc<Relation>> = relations.collect();
     let kind = |row: &&Arc<Relation>| match row.body {
+        RelationBody::Table(_) if row.is_temporary() => "temporary table",
         RelationBody::Table(_) => "table",
         RelationBody::View(_) => "view",
     };

@@ -29,7 +29,9 @@ use super::proto::session::session_service_server::SessionServiceServer;
 use super::request::RequestIdLayer;
 use super::session::Sessions;
 use super::telemetry::{self, METRICS_UPKEEP};
-use super::tenant::{SessionMap, SystemBindings, SystemClock, TenantInterceptor};
+use super::tenant::{
+    Clock, SessionKeys, SessionMap, SystemBindings, SystemClock, TenantInterceptor,
+};
 use crate::backend::ServerLock;
 use crate::config::JammiConfig;
 use crate::engine::Engine;
@@ -53,6 +55,7 @@ pub struct BoundServer {
     config: JammiConfig,
     engine: Engine,
     sessions: SessionMap,
+    keys: SessionKeys,
     transactions: Transactions,
     readiness: Readiness,
     grpc: Port,
@@ -77,11 +80,17 @@ impl Server {
         let settings = &config.server;
         let names = ("server.listen", "--listen");
         let transactions = Transactions::new(&config, Arc::new(SystemClock));
-        let ended = transactions.clone();
+        let keys = SessionKeys::new(
+            engine.catalog().temporary().clone(),
+            Duration::from_secs(config.sessions.idle_timeout_secs),
+            Arc::new(SystemClock),
+        );
+        let (ended, left) = (transactions.clone(), keys.clone());
         let grpc = Port::bind("grpc", &settings.listen, names, settings)
             .await?
             .on_end(Arc::new(move |connection| {
-                ended.connection_ended(connection)
+                ended.connection_ended(connection);
+                left.connection_ended(connection);
             }));
         let names = ("server.http_listen", "--http-listen");
         let http = Port::bind("http", &settings.http_listen, names, settings).await?;
@@ -99,6 +108,7 @@ impl Server {
             config,
             engine,
             sessions,
+            keys,
             transactions,
             grpc,
             http,
@@ -150,7 +160,7 @@ impl BoundServer {
             }
         };
         let _expiry = AbortOnDropHandle::new(tokio::spawn(expiry));
-        let upkeep = upkeep(self.sessions.clone(), idle_timeout);
+        let upkeep = upkeep(self.sessions.clone(), self.engine.clone(), idle_timeout);
         let upkeep = AbortOnDropHandle::new(tokio::spawn(upkeep));
 
         let stopping = CancellationToken::new();
@@ -236,6 +246,7 @@ impl BoundServer {
         let message_bytes_max = self.config.server.message_bytes_max;
         let admission = InterceptorLayer::new(TenantInterceptor::new(
             self.sessions.clone(),
+            self.keys.clone(),
             Principal::trusted_network(),
             self.config.tenancy.anonymous_reads,
         ));
@@ -257,6 +268,7 @@ impl BoundServer {
             self.engine.clone(),
             Arc::new(names),
             self.transactions.clone(),
+            self.keys.clone(),
             &self.config,
         )?
         .into_service();
@@ -290,16 +302,20 @@ impl BoundServer {
 }
 
 /// Forgets idle sessions and tidies the metrics, for as long as it is polled.
-async fn upkeep(sessions: SessionMap, idle_timeout: Duration) {
+async fn upkeep(sessions: SessionMap, engine: Engine, idle_timeout: Duration) {
+    let idle_timeout_ms = idle_timeout.as_millis().try_into().unwrap_or(i64::MAX);
     let mut sweeps = interval((idle_timeout / 4).min(SWEEP_INTERVAL_MAX));
     sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut tidying = interval(METRICS_UPKEEP);
     tidying.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            _ = sweeps.tick() => if let Err(error) = sessions.sweep().await {
-                warn!(%error, "idle sessions were not swept");
-            },
+            _ = sweeps.tick() => {
+                if let Err(error) = sessions.sweep().await {
+                    warn!(%error, "idle sessions were not swept");
+                }
+                engine.end_idle_sessions(SystemClock.now_ms(), idle_timeout_ms).await;
+            }
             _ = tidying.tick() => if let Some(metrics) = telemetry::metrics() {
                 metrics.run_upkeep();
             },

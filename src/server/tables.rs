@@ -70,6 +70,7 @@ fn table_message(relation: &Arc<Relation>) -> proto::Table {
         created_at_ms: relation.created_at_ms,
         altered_at_ms: relation.altered_at_ms,
         sql_name: relation.sql_name(),
+        temporary: relation.is_temporary(),
     }
 }
 

@@ -8,14 +8,16 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use datafusion::common::ScalarValue;
 use futures::TryStreamExt;
+use tokio::runtime::Handle;
 
 use crate::catalog::{Model, NewModel, Relation, Source};
 use crate::config::JammiConfig;
 use crate::engine::{Engine, NameDefaults, NewTable, RecordStream, RegisterSource, Registered};
 use crate::error::Result;
-use crate::tenant::{Principal, Scope, TenantBinding, TenantId};
+use crate::tenant::{Principal, Scope, SessionKey, TenantBinding, TenantId};
 
-/// A session on an engine in this process.
+/// A session on an engine in this process. Clones are the same session; temporary
+/// tables are a session's own.
 ///
 /// ```
 /// use std::str::FromStr;
@@ -42,6 +44,26 @@ pub struct JammiSession {
     engine: Engine,
     binding: TenantBinding,
     names: NameDefaults,
+    own: Arc<OwnTables>,
+}
+
+/// The temporary tables of a session and its clones, which go with the last of them.
+struct OwnTables {
+    engine: Engine,
+    key: SessionKey,
+}
+
+impl Drop for OwnTables {
+    fn drop(&mut self) {
+        if self.engine.catalog().temporary().life(self.key).is_none() {
+            return;
+        }
+        // Without a runtime, whoever opens the directory next removes them.
+        if let Ok(runtime) = Handle::try_current() {
+            let (engine, key) = (self.engine.clone(), self.key);
+            runtime.spawn(async move { engine.end_session(key).await });
+        }
+    }
 }
 
 impl JammiSession {
@@ -55,6 +77,10 @@ impl JammiSession {
     /// A session of its own, unbound, on an open engine.
     pub fn on(engine: Engine) -> Self {
         JammiSession {
+            own: Arc::new(OwnTables {
+                engine: engine.clone(),
+                key: SessionKey::random(),
+            }),
             engine,
             binding: TenantBinding::default(),
             names: NameDefaults::default(),
@@ -86,12 +112,20 @@ impl JammiSession {
 
     /// The scope of a statement that starts now.
     pub fn scope(&self) -> Scope {
-        self.binding.scope(Principal::trusted_network())
+        self.binding
+            .scope(Principal::trusted_network())
+            .in_session(Some(self.own.key))
     }
 
     /// The engine below the session.
     pub fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    /// Removes the temporary tables of the session and of its clones. So does
+    /// dropping the last of them, a moment later.
+    pub async fn close(self) {
+        self.engine.end_session(self.own.key).await;
     }
 
     /// Runs a statement and collects its rows.

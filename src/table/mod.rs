@@ -33,7 +33,8 @@ pub use lookup::{KeyCondition, KeyLookup};
 pub use reads::StatementReads;
 pub use scan::{ROW_COLUMN, TableScanExec, Wanted, scan_schema};
 pub use storage::{
-    Stored, add_column, create, create_index, drop, drop_column, drop_index, literal,
+    Stored, add_column, create, create_index, drop, drop_column, drop_index, drop_temporary,
+    literal,
 };
 pub use write::{AddingRows, TableWriter, key_text};
 

@@ -4,7 +4,7 @@ use rusqlite::OptionalExtension;
 
 use super::codec;
 use crate::backend::{BackendError, Transaction};
-use crate::catalog::{IndexKind, Relation, TableDefinition, TableIndex};
+use crate::catalog::{IndexKind, Leftovers, Relation, TableDefinition, TableIndex, relations};
 use crate::error::Error;
 use crate::tenant::Lane;
 
@@ -19,10 +19,15 @@ impl Stored {
     /// Where `lane` keeps the rows of `relation`. Ids are a lane's own, so a table
     /// that is shared has another letter in the lanes of tenants.
     pub fn of(relation: &Relation, lane: Lane) -> Self {
-        Stored(match relation.lane == lane {
-            true => format!("t{}", relation.id),
-            false => Stored::shared_name(relation.id, relation.created_at_ms),
-        })
+        match relation.lane == lane {
+            true => Stored::own(relation.id),
+            false => Stored(Stored::shared_name(relation.id, relation.created_at_ms)),
+        }
+    }
+
+    /// Where a lane keeps the rows of its own relation of an id.
+    fn own(id: i64) -> Self {
+        Stored(format!("t{id}"))
     }
 
     /// Where tenants keep the rows of a shared table. A global lane that was
@@ -201,7 +206,21 @@ pub(super) fn exists(transaction: &Transaction<'_>, stored: &Stored) -> Result<b
 
 /// Removes the rows of `relation` from the lane of the transaction.
 pub fn drop(transaction: &Transaction<'_>, relation: &Relation) -> Result<(), BackendError> {
-    let stored = Stored::of(relation, transaction.lane());
+    drop_stored(transaction, &Stored::of(relation, transaction.lane()))
+}
+
+/// Forgets temporary tables of the lane of the transaction, and removes their rows.
+pub fn drop_temporary(
+    transaction: &Transaction<'_>,
+    which: &Leftovers,
+) -> Result<(), BackendError> {
+    for id in relations::take(transaction, which)? {
+        drop_stored(transaction, &Stored::own(id))?;
+    }
+    Ok(())
+}
+
+fn drop_stored(transaction: &Transaction<'_>, stored: &Stored) -> Result<(), BackendError> {
     let connection = transaction.connection();
     connection.execute_batch(&format!("DROP TABLE IF EXISTS {}", stored.as_str()))?;
     connection

@@ -7,7 +7,9 @@
 mod binding;
 mod id;
 mod scope;
+mod session_key;
 
 pub use binding::TenantBinding;
 pub use id::{SessionId, TenantId};
 pub use scope::{Lane, Principal, Scope};
+pub use session_key::SessionKey;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::TenantId;
+use super::{SessionKey, TenantId};
 
 /// The rows that belong to one tenant, or those shared by all
 /// (`tenant_id IS NULL`).
@@ -52,14 +52,16 @@ impl Principal {
     }
 }
 
-/// What one request may touch: the lanes it reads, the one lane it writes, and
-/// the principal behind it. Immutable: a later rebinding of the session makes
-/// another scope for the next request.
+/// What one request may touch: the lanes it reads, the one lane it writes, the
+/// session whose own tables it sees there, and the principal behind it.
+/// Immutable: a later rebinding of the session makes another scope for the next
+/// request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Scope {
     principal: Principal,
     writable: Lane,
     readable: ReadableLanes,
+    session: Option<SessionKey>,
 }
 
 /// The lanes in the order in which names are looked up.
@@ -78,6 +80,7 @@ impl Scope {
             principal,
             writable: own,
             readable: ReadableLanes::OwnAndGlobal([own, Lane::Global]),
+            session: None,
         }
     }
 
@@ -88,7 +91,35 @@ impl Scope {
             principal,
             writable: Lane::Global,
             readable: ReadableLanes::GlobalOnly([Lane::Global]),
+            session: None,
         }
+    }
+
+    /// The scope of a request that is made in `session`. Without one, a request
+    /// sees no table that belongs to a session.
+    #[must_use]
+    pub fn in_session(self, session: Option<SessionKey>) -> Self {
+        Scope { session, ..self }
+    }
+
+    /// The scope of the same request made in no session.
+    #[must_use]
+    pub fn without_session(&self) -> Self {
+        self.clone().in_session(None)
+    }
+
+    /// Whether what was made for this scope shows `caller` no more than its own
+    /// scope does: it is the same scope, or the same but made for no session.
+    pub fn covers(&self, caller: &Scope) -> bool {
+        self.principal == caller.principal
+            && self.writable == caller.writable
+            && self.readable == caller.readable
+            && (self.session.is_none() || self.session == caller.session)
+    }
+
+    /// The session that the request is made in.
+    pub fn session(&self) -> Option<SessionKey> {
+        self.session
     }
 
     /// Who is asking.

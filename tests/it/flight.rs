@@ -378,7 +378,10 @@ async fn what_the_server_is_needs_no_session() {
         .unwrap();
     assert!(strings(&types, 0).contains(&"VARCHAR".into()));
     let kinds = client.rows(&CommandGetTableTypes {}).await.unwrap();
-    assert_eq!(strings(&kinds, 0), ["SYSTEM TABLE", "TABLE", "VIEW"]);
+    assert_eq!(
+        strings(&kinds, 0),
+        ["LOCAL TEMPORARY", "SYSTEM TABLE", "TABLE", "VIEW"]
+    );
 }
 
 #[tokio::test]

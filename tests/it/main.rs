@@ -31,5 +31,6 @@ mod session;
 mod slow_readers;
 mod stops;
 mod tables;
+mod temporary;
 mod types;
 mod writes;

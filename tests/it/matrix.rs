@@ -131,7 +131,7 @@ fn rpcs() -> Vec<(&'static str, Row)> {
 }
 
 /// Statements of each kind, about table `{t}` where the kind names a table.
-fn statements(kind: StatementKind) -> &'static [&'static str] {
+pub fn statements(kind: StatementKind) -> &'static [&'static str] {
     match kind {
         StatementKind::Query => &[
             "SELECT * FROM {t}",

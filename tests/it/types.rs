@@ -342,6 +342,7 @@ async fn write_by_library(sheet: &Sheet, session: &JammiSession) {
         table: "bulk".into(),
         if_missing: IfMissing::Create,
         if_exists: IfExists::Fail,
+        temporary: false,
     };
     let rows = stream::iter([Ok(sheet.batch.clone())]).boxed();
     let (scope, schema) = (session.scope(), sheet.batch.schema());

@@ -52,7 +52,7 @@ async fn what_is_backed_up_is_restored() {
 
         put_in(&there, lane, "c").await.unwrap();
         let before = [here.version(lane).unwrap(), there.version(lane).unwrap()];
-        here.restore(lane, &to).await.unwrap();
+        here.restore(lane, &to, keep_all).await.unwrap();
         for (backend, before) in [&here, &there].into_iter().zip(before) {
             assert_ne!(backend.version(lane).unwrap(), before);
             assert_eq!(names_in(backend, lane).await.unwrap(), some(&["a", "b"]));
@@ -67,7 +67,7 @@ async fn what_is_backed_up_is_restored() {
         let (elsewhere, other) = (TempDir::new().unwrap(), Lane::Tenant(bob()));
         let backend = open(&elsewhere).await;
         put_in(&backend, other, "bob's").await.unwrap();
-        backend.restore(lane, &to).await.unwrap();
+        backend.restore(lane, &to, keep_all).await.unwrap();
         assert_eq!(names_in(&backend, lane).await.unwrap(), some(&["a", "b"]));
         assert_eq!(names_in(&backend, other).await.unwrap(), some(&["bob's"]));
         assert_eq!(fs::read(&to).unwrap(), content);
@@ -186,7 +186,7 @@ async fn a_file_that_is_not_of_the_lane_is_refused() {
     let files = files_in(&dir.path().join("tenants"));
     for (lane, from, reason) in cases {
         let before = backend.version(lane).unwrap();
-        let error = backend.restore(lane, &from).await.unwrap_err();
+        let error = backend.restore(lane, &from, keep_all).await.unwrap_err();
         assert!(
             matches!(error, BackendError::BackupRefused { .. }),
             "{from:?}: {error:?}"
@@ -199,7 +199,7 @@ async fn a_file_that_is_not_of_the_lane_is_refused() {
     }
     for missing in ["no such file", "tenants"] {
         let from = dir.path().join(missing);
-        let error = backend.restore(OWN(), &from).await.unwrap_err();
+        let error = backend.restore(OWN(), &from, keep_all).await.unwrap_err();
         assert!(
             matches!(error, BackendError::BackupFile { .. }),
             "{error:?}"
@@ -208,7 +208,7 @@ async fn a_file_that_is_not_of_the_lane_is_refused() {
     // The lane's own rows are, in either encoding.
     let hex = alice().to_string().replace('-', "");
     let own = foreign_row(&format!("x'{hex}' /* own */"));
-    backend.restore(OWN(), &own).await.unwrap();
+    backend.restore(OWN(), &own, keep_all).await.unwrap();
     assert_eq!(names_in(&backend, OWN()).await.unwrap(), some(&["a", "b"]));
 }
 
@@ -223,7 +223,7 @@ async fn an_older_backup_is_brought_up_to_date() {
         .execute_batch(&format!("PRAGMA application_id = {application_id}"))
         .unwrap();
     let content = fs::read(&old).unwrap();
-    backend.restore(OWN(), &old).await.unwrap();
+    backend.restore(OWN(), &old, keep_all).await.unwrap();
     assert_eq!(names_in(&backend, OWN()).await.unwrap(), some(&[]));
     put_in(&backend, OWN(), "a").await.unwrap();
     assert_eq!(fs::read(&old).unwrap(), content);
@@ -242,7 +242,7 @@ async fn a_copy_with_its_log_is_restored() {
     }
     put_in(&backend, OWN(), "b").await.unwrap();
     let copy = dir.path().join("copy");
-    backend.restore(OWN(), &copy).await.unwrap();
+    backend.restore(OWN(), &copy, keep_all).await.unwrap();
     assert_eq!(names_in(&backend, OWN()).await.unwrap(), some(&["a"]));
 }
 
@@ -270,7 +270,7 @@ async fn a_damaged_lane_is_restored() {
         put_in(&open(&dir).await, OWN(), "gone").await.unwrap();
         damage(&lane_file(dir.path(), alice()));
         let (here, there) = (open(&dir).await, open(&dir).await);
-        here.restore(OWN(), &backup).await.unwrap();
+        here.restore(OWN(), &backup, keep_all).await.unwrap();
         put_in(&there, OWN(), "c").await.unwrap();
         for backend in [&here, &there, &open(&dir).await] {
             let names = names_in(backend, OWN()).await.unwrap();
@@ -295,7 +295,7 @@ async fn transactions_keep_what_they_saw_before_a_restore() {
     // It waits for the turn.
     let restore = tokio::spawn({
         let here = here.clone();
-        async move { here.restore(OWN(), &backup).await }
+        async move { here.restore(OWN(), &backup, keep_all).await }
     });
     waits(&here, OWN(), 1).await;
     writer.commit().await.unwrap();
@@ -354,7 +354,7 @@ async fn lanes_are_in_use_while_they_are_backed_up_and_restored() {
             .query_row("SELECT count(*) FROM models", [], |row| row.get(0))
             .unwrap();
         assert_eq!(rows % 2, 0);
-        there.restore(OWN(), &to).await.unwrap();
+        there.restore(OWN(), &to, keep_all).await.unwrap();
     }
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
     let mut written = Vec::new();

@@ -147,7 +147,7 @@ impl Worker {
         println!("\nbacked up");
         self.put("gone:100").await;
         self.act(before, async |backend, lane| {
-            backend.restore(lane, &to).await
+            backend.restore(lane, &to, keep_all).await
         })
         .await;
     }
@@ -305,7 +305,7 @@ async fn check(dir: &Path, told: &Told, case: &str) {
     let size = fs::metadata(&backup).map_or(0, |file| file.len());
     assert!(size > 0 || !told.backed_up, "{case}");
     if size > 0 {
-        backend.restore(lane, &backup).await.unwrap();
+        backend.restore(lane, &backup, keep_all).await.unwrap();
         let restored = names_in(&backend, lane).await.unwrap().unwrap();
         let restored = restored.into_iter().collect();
         assert_eq!(Some(restored), told.backup, "{case}");

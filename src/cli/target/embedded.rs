@@ -26,13 +26,15 @@ use crate::server::proto::catalog::{
     Source, SourceFormat, Table,
 };
 use crate::server::tables;
-use crate::tenant::{Principal, Scope, TenantBinding, TenantId};
+use crate::tenant::{Principal, Scope, SessionKey, TenantBinding, TenantId};
 
 /// The engine in this process, and the tenant that statements are for.
 pub struct Embedded {
     engine: Engine,
     binding: TenantBinding,
     names: NameDefaults,
+    /// What temporary tables are kept under.
+    session: SessionKey,
     /// What `BEGIN` began and nothing has ended.
     transaction: Mutex<Option<SessionTransaction>>,
 }
@@ -49,8 +51,16 @@ impl Embedded {
             engine,
             binding,
             names: NameDefaults::default(),
+            session: SessionKey::random(),
             transaction: Mutex::default(),
         })
+    }
+
+    /// Removes the temporary tables of the process.
+    pub(super) async fn close(self) {
+        // Its rows may be among what it wrote.
+        drop(self.transaction.into_inner());
+        self.engine.end_session(self.session).await;
     }
 
     pub(super) fn tenant(&self) -> Option<TenantId> {
@@ -231,7 +241,9 @@ impl Embedded {
     }
 
     fn scope(&self) -> Scope {
-        self.binding.scope(Principal::trusted_network())
+        self.binding
+            .scope(Principal::trusted_network())
+            .in_session(Some(self.session))
     }
 }
 

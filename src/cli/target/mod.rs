@@ -47,7 +47,7 @@ pub struct TableRecord {
     pub schema: String,
     /// Its own name.
     pub name: String,
-    /// `TABLE`, `VIEW` or `SYSTEM TABLE`.
+    /// `TABLE`, `LOCAL TEMPORARY`, `VIEW` or `SYSTEM TABLE`.
     pub kind: String,
     /// Its columns.
     pub columns: SchemaRef,
@@ -196,7 +196,7 @@ impl Target {
     /// Leaves nothing behind at the target, as far as it still answers.
     pub async fn close(self) {
         match self {
-            Target::Embedded(_) => {}
+            Target::Embedded(target) => target.close().await,
             Target::Remote(target) => target.close().await,
         }
     }

@@ -11,7 +11,8 @@ use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::sql::CommandGetTables;
 use arrow_flight::sql::client::FlightSqlServiceClient;
-use arrow_flight::{FlightInfo, IpcMessage, Ticket};
+use arrow_flight::{Action, FlightInfo, IpcMessage, Ticket};
+use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
@@ -235,13 +236,21 @@ impl Remote {
         Ok(())
     }
 
-    /// Removes the session's binding, which the server would otherwise keep
-    /// until it expires. A server that does not answer is left alone.
+    /// Removes the session's temporary tables and its binding, which the server
+    /// would otherwise keep until they expire. A server that does not answer is left
+    /// alone.
     pub(super) async fn close(mut self) {
-        if self.tenant.is_some() {
-            let clear = self.sessions.clear_tenant(ClearTenantRequest {});
-            let _ = tokio::time::timeout(CLOSE_TIMEOUT, clear).await;
-        }
+        let close = Action {
+            r#type: "CloseSession".into(),
+            body: Bytes::new(),
+        };
+        let leave = async {
+            let _ = self.flight.do_action(close).await;
+            if self.tenant.is_some() {
+                let _ = self.sessions.clear_tenant(ClearTenantRequest {}).await;
+            }
+        };
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, leave).await;
     }
 
     /// A handle of its own for one call: clients are cheap to clone, and calls

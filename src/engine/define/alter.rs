@@ -351,7 +351,7 @@ pub(super) fn apply(
         return Err(missing());
     }
     if alter.altered.name != alter.relation.name
-        && relations::id_of(lane, &alter.altered.name)?.is_some()
+        && relations::id_of(lane, &alter.altered.name, alter.relation.owner)?.is_some()
     {
         return Err(super::taken(&alter.altered.name));
     }

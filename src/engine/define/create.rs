@@ -7,7 +7,7 @@ use datafusion::common::DFSchema;
 use datafusion::sql::planner::SqlToRel;
 use datafusion::sql::sqlparser::ast::helpers::stmt_create_table::CreateTableBuilder;
 use datafusion::sql::sqlparser::ast::{
-    self, CheckConstraint, ColumnOption, Expr, IndexColumn, NullsDistinctOption,
+    self, CheckConstraint, ColumnOption, Expr, IndexColumn, NullsDistinctOption, OnCommit,
     PrimaryKeyConstraint, TableConstraint, UniqueConstraint,
 };
 
@@ -23,23 +23,35 @@ use crate::error::{Error, Result};
 use crate::table::codec;
 use crate::tenant::Scope;
 
-/// Reads CREATE TABLE. What it says beyond columns, constraints and a query is
-/// refused.
+/// Reads CREATE TABLE. What it says beyond columns, constraints, a query and whose it
+/// is is refused.
 pub(super) fn plan(
     create: ast::CreateTable,
     scope: &Scope,
     planner: &Planner,
     resolver: &Resolver<'_>,
 ) -> Result<CreateTable> {
-    let served = CreateTableBuilder::new(create.name.clone())
+    let mut served = CreateTableBuilder::new(create.name.clone())
         .if_not_exists(create.if_not_exists)
+        .temporary(create.temporary)
         .columns(create.columns.clone())
         .constraints(create.constraints.clone())
-        .query(create.query.clone())
-        .build();
+        .query(create.query.clone());
+    if create.temporary {
+        // What they would be without these words.
+        served = served
+            .global(create.global.filter(|global| !global))
+            .on_commit(
+                create
+                    .on_commit
+                    .filter(|after| *after == OnCommit::PreserveRows),
+            );
+    }
+    let served = served.build();
     if served != create {
         return Err(Error::Unimplemented(
-            "CREATE TABLE takes columns, constraints, IF NOT EXISTS and AS: leave the rest out"
+            "CREATE TABLE takes TEMPORARY, columns, constraints, IF NOT EXISTS and AS: leave the \
+             rest out"
                 .into(),
         ));
     }
@@ -96,6 +108,7 @@ pub(super) fn plan(
     }
     Ok(CreateTable {
         name,
+        temporary: create.temporary,
         definition,
         if_not_exists: create.if_not_exists,
         rows,

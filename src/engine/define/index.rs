@@ -41,7 +41,7 @@ pub(super) fn create(index: ast::CreateIndex, resolver: &Resolver<'_>) -> Result
         ));
     }
     let relation = super::table_of(resolver.owned_relation(&table_name)?)?;
-    if unique && relation.lane == Lane::Global {
+    if unique && relation.lane == Lane::Global && !relation.is_temporary() {
         return Err(Error::Unimplemented(format!(
             "table `{}` is shared, and the rows of every tenant would have to be looked at: say \
              UNIQUE when the table is made",
@@ -62,7 +62,9 @@ pub(super) fn create(index: ast::CreateIndex, resolver: &Resolver<'_>) -> Result
     if if_not_exists && definition.indexes.iter().any(|index| index.name == name) {
         return Ok(None);
     }
-    if !find(resolver, &name).is_empty() {
+    // A session's indexes have names of their own, as its tables have.
+    let taken = find(resolver, &name);
+    if (taken.iter()).any(|other| other.is_temporary() == relation.is_temporary()) {
         return Err(Error::AlreadyExists(format!(
             "index `{name}` exists already: choose another name, or drop it first"
         )));
@@ -93,7 +95,7 @@ pub(super) fn drop(
             "`{name}` is no index: name one"
         )));
     };
-    let mut found = find(resolver, &index);
+    let mut found = meant(resolver, &index);
     let (Some(relation), true) = (found.pop(), found.is_empty()) else {
         return match (found.is_empty(), if_exists) {
             (true, true) => Ok(None),
@@ -124,6 +126,16 @@ pub(super) fn drop(
         altered,
         changes: vec![StorageChange::DropIndex(gone)],
     }))
+}
+
+/// The tables that an index of the name means: the session's own that have one, else
+/// those of the writable lane.
+fn meant(resolver: &Resolver<'_>, index: &str) -> Vec<Arc<Relation>> {
+    let mut found = find(resolver, index);
+    if found.iter().any(|relation| relation.is_temporary()) {
+        found.retain(|relation| relation.is_temporary());
+    }
+    found
 }
 
 /// The tables of the writable lane that have an index of the name.

@@ -53,6 +53,8 @@ pub(super) enum Define {
 #[derive(Debug)]
 pub(super) struct CreateTable {
     pub name: String,
+    /// Whether it is the session's alone.
+    pub temporary: bool,
     pub definition: TableDefinition,
     /// Whether an existing table of the name is left as it is.
     pub if_not_exists: bool,
@@ -139,6 +141,11 @@ impl Define {
                 format!("{other} defines nothing"),
             )),
         }
+    }
+
+    /// Whether it makes a table that belongs to the session.
+    pub fn makes_temporary(&self) -> bool {
+        matches!(self, Define::CreateTable(create) if create.temporary)
     }
 
     /// The types of the statement's parameters.
@@ -265,6 +272,7 @@ async fn create_view(
     let new = NewRelation {
         lane: scope.writable(),
         name: create.name.clone(),
+        owner: None,
         body: RelationBody::View(create.definition.clone()),
         revision: table::new_stamp(),
         at_ms: engine.catalog().now_ms(),
@@ -272,7 +280,7 @@ async fn create_view(
     let (or_replace, if_not_exists) = (create.or_replace, create.if_not_exists);
     in_lane(engine, scope, within, move |lane| {
         let name = new.name.clone();
-        if or_replace && let Some(id) = relations::id_of(lane, &name)? {
+        if or_replace && let Some(id) = relations::id_of(lane, &name, None)? {
             if !relations::is_view(lane, id)? {
                 return Err(BackendError::refused(Error::InvalidArgument(format!(
                     "`{name}` is a table and not a view: choose another name, or drop it first"
@@ -312,9 +320,14 @@ async fn create_table(
     create: &CreateTable,
     within: Option<&SessionTransaction>,
 ) -> Result<Option<Relation>> {
+    let claim = match create.temporary {
+        true => Some(engine.claim_temporary(scope).await?),
+        false => None,
+    };
     let new = NewRelation {
         lane: scope.writable(),
         name: create.name.clone(),
+        owner: claim.as_ref().map(|claim| claim.owner),
         body: RelationBody::Table(create.definition.clone()),
         revision: table::new_stamp(),
         at_ms: engine.catalog().now_ms(),
@@ -322,6 +335,10 @@ async fn create_table(
     let (definition, if_not_exists) = (create.definition.clone(), create.if_not_exists);
     in_lane(engine, scope, within, move |lane| {
         let name = new.name.clone();
+        let is_new = relations::id_of(lane, &name, new.owner)?.is_none();
+        if let Some(claim) = claim.filter(|_| is_new) {
+            claim.check(lane)?;
+        }
         match relations::insert(lane, new)? {
             Some(relation) => {
                 table::create(lane, &relation, &definition)?;
@@ -382,7 +399,7 @@ async fn fill(
     let checks = RowChecks::without_conditions(&relation, &create.definition);
     let tenant = create.definition.position(0);
     let mut made = engine
-        .run_reading(scope, rows, parameters, transaction.reads())
+        .run_reading(rows, parameters, transaction.reads())
         .await?;
     let mut ingest = Ingest::new(engine, scope, &write, &checks, Some(transaction))?;
     while let Some(batch) = made.next().await {

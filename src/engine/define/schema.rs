@@ -60,12 +60,17 @@ impl Engine {
         let create = CreateTable {
             definition: new.definition()?,
             name: new.name,
+            temporary: false,
             if_not_exists: new.if_not_exists,
             rows: None,
         };
         match super::create_table(self, scope, &create, None).await? {
             Some(relation) => Ok(Arc::new(relation)),
-            None => self.describe_table(scope, &create.name).await,
+            // The one that was in the way, which is no session's own.
+            None => {
+                self.describe_table(&scope.without_session(), &create.name)
+                    .await
+            }
         }
     }
 

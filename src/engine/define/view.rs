@@ -1,12 +1,17 @@
 //! CREATE VIEW: a query that is planned anew, as whoever reads it.
 
 use arrow::datatypes::Schema;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::datasource::source_as_provider;
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast;
 
 use super::CreateView;
 use super::create::folded;
-use crate::catalog::{ViewDefinition, check_column_name, check_relation_name};
+use crate::catalog::{ViewDefinition, check_column_name, check_relation_name, shown};
+use crate::engine::ScopedTable;
 use crate::engine::context::Planner;
+use crate::engine::fault::planning;
 use crate::engine::names::{NameDefaults, Resolver};
 use crate::engine::reading::Reading;
 use crate::engine::statement::query_plan;
@@ -39,6 +44,13 @@ pub(super) fn plan(
         to,
         params,
     } = create;
+    if temporary {
+        return Err(Error::Unimplemented(
+            "CREATE TEMPORARY VIEW is not served: make a view that stays, or a temporary table \
+             with CREATE TEMPORARY TABLE AS"
+                .into(),
+        ));
+    }
     if or_alter
         || materialized
         || secure
@@ -46,7 +58,6 @@ pub(super) fn plan(
         || !cluster_by.is_empty()
         || comment.is_some()
         || with_no_schema_binding
-        || temporary
         || copy_grants
         || to.is_some()
         || params.is_some()
@@ -74,7 +85,15 @@ pub(super) fn plan(
         sql = format!("SELECT * FROM ({sql}) AS v ({})", names.join(", "));
     }
     let statement = crate::engine::statement::parse_one(&sql)?;
-    let reading = Reading::new(scope, query_plan(statement, resolver)?, planner)?;
+    let plan = query_plan(statement, resolver)?;
+    if let Some(table) = temporary_in(&plan)? {
+        return Err(Error::InvalidArgument(format!(
+            "view {} would outlive `{table}`, which is a temporary table of this session: make it \
+             of tables that stay",
+            shown(&name)
+        )));
+    }
+    let reading = Reading::new(scope, plan, planner)?;
     if !reading.parameters().fields().is_empty() {
         return Err(Error::InvalidArgument(
             "a view has no parameters: write values into its query".into(),
@@ -92,4 +111,23 @@ pub(super) fn plan(
             schema: std::sync::Arc::new(Schema::new(reading.schema().fields().clone())),
         },
     })
+}
+
+/// A temporary table that a query reads, if it reads one.
+fn temporary_in(plan: &LogicalPlan) -> Result<Option<String>> {
+    let mut found = None;
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && let Ok(provider) = source_as_provider(&scan.source)
+            && let Some(name) = provider
+                .downcast_ref::<ScopedTable>()
+                .and_then(ScopedTable::temporary)
+        {
+            found = Some(name.to_owned());
+            return Ok(TreeNodeRecursion::Stop);
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })
+    .map_err(planning)?;
+    Ok(found)
 }

@@ -11,7 +11,7 @@ use crate::backend::{BackendError, Transaction};
 use crate::catalog::{Relation, TENANT_COLUMN};
 use crate::policy::LanePredicate;
 use crate::source::LaneScan;
-use crate::table::{TableScanExec, TableWriter, scan_schema, Wanted};
+use crate::table::{TableScanExec, TableWriter, Wanted, scan_schema};
 use crate::tenant::Lane;
 use arrow::datatypes::DataType;
 

@@ -40,7 +40,7 @@ impl Query<'_> {
             Some(Rows::Direct(_)) => Err(no_query()),
             Some(Rows::Query(reading)) => self
                 .engine
-                .run_reading(self.scope, reading, self.parameters, reads)
+                .run_reading(reading, self.parameters, reads)
                 .await
                 .map(Some),
         }
@@ -73,6 +73,13 @@ pub(in crate::engine) async fn run(
     within: Option<&SessionTransaction>,
 ) -> Result<Written> {
     let backend = query.engine.backend();
+    if !write.relation.is_seen_by(query.scope) {
+        return Err(Error::internal(
+            "the statement was refused: it writes a table of another lane or session than the \
+             caller's",
+            format!("table {} of {}", write.relation.name, write.relation.lane),
+        ));
+    }
     if write.effect == Effect::Insert {
         let reads = match within {
             Some(transaction) => transaction.reads(),

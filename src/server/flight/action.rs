@@ -10,7 +10,6 @@ use crate::error::{Error, Result};
 use crate::server::tenant::Admitted;
 
 use super::session_options::{self, CloseSessionRequest, GetSessionOptionsRequest};
-use super::transactions::Party;
 use super::{Caller, FlightServer, now_ms};
 
 const CREATE_PREPARED_STATEMENT: &str = "CreatePreparedStatement";
@@ -60,7 +59,8 @@ const SERVED: [(&str, &str); 9] = [
     (
         session_options::CLOSE,
         "Ends a connection's use of its session, which stays as it is for others: what the \
-         connection has open of transactions is rolled back. \
+         connection has open of transactions is rolled back, and the session's temporary tables \
+         are dropped if no other open connection made some. \
          CloseSessionRequest -> CloseSessionResult",
     ),
 ];
@@ -101,7 +101,7 @@ impl FlightServer {
             }
             session_options::CLOSE => {
                 let CloseSessionRequest {} = decode(name, &action.body)?;
-                self.transactions.closed(&Party::of(&admitted));
+                self.close_session(&admitted).await;
                 Ok(Some(session_options::closed().encode_to_vec().into()))
             }
             BEGIN_TRANSACTION => {

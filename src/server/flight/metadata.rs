@@ -22,7 +22,7 @@ use arrow_flight::sql::{
 
 use crate::catalog::CatalogSnapshot;
 use crate::config::JammiConfig;
-use crate::engine::{Engine, MUTABLE_CATALOG, PUBLIC_SCHEMA, TableEntry};
+use crate::engine::{Engine, LOCAL_TEMPORARY, MUTABLE_CATALOG, PUBLIC_SCHEMA, TableEntry};
 use crate::error::{Error, Result};
 use crate::tenant::Scope;
 
@@ -30,7 +30,7 @@ use super::like::LikePattern;
 use super::{sql_info, type_info, unserved};
 
 /// The kinds of tables there are.
-const TABLE_TYPES: [&str; 3] = ["SYSTEM TABLE", "TABLE", "VIEW"];
+const TABLE_TYPES: [&str; 4] = [LOCAL_TEMPORARY, "SYSTEM TABLE", "TABLE", "VIEW"];
 
 /// A command that asks for metadata.
 #[derive(Debug)]

@@ -48,7 +48,7 @@ use tonic::{Code, Status, Streaming};
 use crate::config::JammiConfig;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::server::tenant::Admitted;
+use crate::server::tenant::{Admitted, SessionKeys};
 use crate::tenant::{Scope, SessionId};
 
 pub use session_options::SessionNames;
@@ -58,6 +58,7 @@ use encode::FlightStream;
 use metadata::{MetadataCommand, ServerInfo};
 use prepared::BoundParameters;
 use ticket::{Holder, Sealer};
+use transactions::Party;
 
 /// The share of a message that a handle may take, so that what carries it
 /// fits the 4 MiB that gRPC clients accept when the setting is at its default.
@@ -79,6 +80,7 @@ pub struct FlightServer {
     sealer: Sealer,
     bound_parameters: BoundParameters,
     transactions: Transactions,
+    keys: SessionKeys,
     /// The tickets of statements that write, until they are used.
     unused_tickets: Cache<u64, ()>,
     server_info: ServerInfo,
@@ -90,11 +92,12 @@ pub struct FlightServer {
 
 impl FlightServer {
     /// A service over `engine` whose sessions keep their name defaults in `names` and
-    /// their transactions in `transactions`. Handles are sealed with a new key, and those of an earlier server refused.
+    /// their transactions in `transactions`, and have their keys of `keys`. Handles are sealed with a new key, and those of an earlier server refused.
     pub fn new(
         engine: Engine,
         names: Arc<SessionNames>,
         transactions: Transactions,
+        keys: SessionKeys,
         config: &JammiConfig,
     ) -> Result<Self> {
         let message_bytes_max = config.server.message_bytes_max;
@@ -107,6 +110,7 @@ impl FlightServer {
             sealer: Sealer::new(handle_bytes_max),
             bound_parameters: BoundParameters::new(bound_bytes_max, handle_ttl),
             transactions,
+            keys,
             unused_tickets: Cache::builder()
                 .max_capacity(UNUSED_TICKETS_MAX)
                 .eviction_policy(EvictionPolicy::lru())
@@ -126,6 +130,28 @@ impl FlightServer {
         FlightServiceServer::new(self)
             .max_decoding_message_size(message_bytes_max)
             .max_encoding_message_size(message_bytes_max)
+    }
+
+    /// Notes by which connection the caller's session has made a temporary table, if
+    /// it has made one.
+    fn note_temporary(&self, caller: &Caller, made: bool) {
+        let admitted = &caller.admitted;
+        if made
+            && let (Some(session), Some(connection)) =
+                (admitted.session_key(), admitted.connection())
+        {
+            self.keys.made(session, connection);
+        }
+    }
+
+    /// Ends the caller's session, unless it goes on by another connection.
+    async fn close_session(&self, admitted: &Admitted) {
+        self.transactions.closed(&Party::of(admitted));
+        if let Some(session) = admitted.session_key()
+            && self.keys.closed(session, admitted.connection())
+        {
+            self.engine.end_session(session).await;
+        }
     }
 
     /// When a handle that is issued now ceases to be taken.

@@ -4,8 +4,8 @@
 //! Options belong to a session as its header names it, whatever connections
 //! share it. Deliberately absent: any option that touches the tenant binding.
 //! Closing a session is what every client does when one of its connections
-//! closes, while others go on under the same session id; so it changes nothing
-//! for them, and options leave with idleness.
+//! closes, while others go on under the same session id; so options leave with
+//! idleness, and what others have in the session stays theirs.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -187,6 +187,7 @@ impl FlightServer {
                 .engine
                 .execute(&caller.scope, &statement, &values)
                 .await?;
+            self.note_temporary(caller, statement.makes_temporary());
             return Ok(Answer {
                 statement,
                 rows,
@@ -208,9 +209,11 @@ impl FlightServer {
             .execute_within(&caller.scope, &statement, &values, Some(&transaction))
             .await;
         running.finish();
+        let rows = rows?;
+        self.note_temporary(caller, statement.makes_temporary());
         Ok(Answer {
             statement,
-            rows: rows?,
+            rows,
             open: Some(open),
         })
     }

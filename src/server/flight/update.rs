@@ -55,6 +55,7 @@ impl FlightServer {
                 .engine
                 .execute_rows(&caller.scope, &statement, put.rows, Texts::Parsed, None)
                 .await?;
+            self.note_temporary(caller, statement.makes_temporary());
             return Ok(counted(count));
         };
         let mut running = self.transactions.enter(&open).await?;
@@ -69,7 +70,9 @@ impl FlightServer {
             .execute_rows(&caller.scope, &statement, put.rows, Texts::Parsed, within)
             .await;
         running.finish();
-        count.map(counted)
+        let count = count?;
+        self.note_temporary(caller, statement.makes_temporary());
+        Ok(counted(count))
     }
 
     async fn update_once(&self, caller: &Caller, content: &Content) -> Result<DoPutUpdateResult> {
@@ -103,6 +106,7 @@ impl FlightServer {
                 .engine
                 .ingest(&caller.scope, &target, &schema, put.rows, None)
                 .await?;
+            self.note_temporary(caller, target.temporary);
             return Ok(counted(count));
         };
         let mut running = self.transactions.enter(&open).await?;
@@ -119,7 +123,9 @@ impl FlightServer {
             )
             .await;
         running.finish();
-        count.map(counted)
+        let count = count?;
+        self.note_temporary(caller, target.temporary);
+        Ok(counted(count))
     }
 }
 
@@ -142,11 +148,6 @@ fn counted(count: u64) -> DoPutUpdateResult {
 
 /// Where a command's rows go.
 fn target(command: &CommandStatementIngest) -> Result<IngestTarget> {
-    if command.temporary {
-        return Err(Error::Unimplemented(
-            "temporary tables are not served: ingest into a table, and drop it afterwards".into(),
-        ));
-    }
     for (what, given, only) in [
         ("catalog", &command.catalog, MUTABLE_CATALOG),
         ("schema", &command.schema, PUBLIC_SCHEMA),
@@ -187,6 +188,7 @@ fn target(command: &CommandStatementIngest) -> Result<IngestTarget> {
     };
     Ok(IngestTarget {
         table: command.table.clone(),
+        temporary: command.temporary,
         if_missing,
         if_exists,
     })

@@ -11,11 +11,11 @@ use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::{Request, Status};
 
-use super::SessionMap;
+use super::{SessionKeys, SessionMap};
 use crate::error::{Error, Result};
 use crate::server::accept::{ConnectionId, ConnectionInfo};
 use crate::server::status::to_status;
-use crate::tenant::{Principal, Scope, SessionId, TenantId};
+use crate::tenant::{Principal, Scope, SessionId, SessionKey, TenantId};
 
 /// The request metadata that names the session.
 pub const SESSION_HEADER: &str = "jammi-session-id";
@@ -26,6 +26,7 @@ pub const SESSION_HEADER: &str = "jammi-session-id";
 pub struct Admitted {
     principal: Principal,
     session: Option<SessionId>,
+    keys: SessionKeys,
     tenant: Option<TenantId>,
     generation: u64,
     anonymous_reads: bool,
@@ -53,14 +54,15 @@ impl Admitted {
     /// [`Error::FailedPrecondition`] when no tenant is bound and the server
     /// does not allow that.
     pub fn scope(&self) -> Result<Scope> {
-        match self.tenant {
+        let scope = match self.tenant {
             Some(tenant) => Ok(Scope::tenant_bound(self.principal.clone(), tenant)),
             None if self.anonymous_reads => Ok(Scope::global(self.principal.clone())),
             None => Err(Error::FailedPrecondition(format!(
                 "no tenant is bound: call jammi.v1.session.SessionService.SetTenant with the \
                  {SESSION_HEADER} that this request carries"
             ))),
-        }
+        };
+        Ok(scope?.in_session(self.session_key()))
     }
 
     /// Who is asking.
@@ -71,6 +73,12 @@ impl Admitted {
     /// The session that the request names.
     pub fn session(&self) -> Option<&SessionId> {
         self.session.as_ref()
+    }
+
+    /// What the session's own things are kept under.
+    pub fn session_key(&self) -> Option<SessionKey> {
+        let session = self.session.as_ref()?;
+        Some(self.keys.key(&self.principal, session))
     }
 
     /// The tenant that the session was bound to when the request came in.
@@ -107,16 +115,24 @@ impl Admitted {
 #[derive(Clone, Debug)]
 pub struct TenantInterceptor {
     sessions: SessionMap,
+    keys: SessionKeys,
     principal: Principal,
     anonymous_reads: bool,
 }
 
 impl TenantInterceptor {
-    /// Admits by the bindings of `sessions`. `anonymous_reads` says whether a
-    /// request without a binding has a scope at all.
-    pub fn new(sessions: SessionMap, principal: Principal, anonymous_reads: bool) -> Self {
+    /// Admits by the bindings of `sessions`, each of which has its key of `keys`.
+    /// `anonymous_reads` says whether a request without a binding has a scope at
+    /// all.
+    pub fn new(
+        sessions: SessionMap,
+        keys: SessionKeys,
+        principal: Principal,
+        anonymous_reads: bool,
+    ) -> Self {
         TenantInterceptor {
             sessions,
+            keys,
             principal,
             anonymous_reads,
         }
@@ -131,9 +147,13 @@ impl TenantInterceptor {
         let bound = session
             .as_ref()
             .and_then(|session| self.sessions.binding(&self.principal, session));
+        if let Some(session) = &session {
+            self.keys.used(&self.principal, session);
+        }
         Ok(Admitted {
             principal: self.principal.clone(),
             session,
+            keys: self.keys.clone(),
             tenant: bound.map(|bound| bound.tenant),
             generation: bound.map_or(0, |bound| bound.generation),
             anonymous_reads: self.anonymous_reads,

@@ -7,6 +7,7 @@
 mod admission;
 mod clock;
 mod key;
+mod session_keys;
 mod sessions;
 mod store;
 mod writer;
@@ -16,5 +17,6 @@ mod tests;
 
 pub use admission::{Admitted, SESSION_HEADER, TenantInterceptor};
 pub use clock::{Clock, SystemClock};
+pub use session_keys::SessionKeys;
 pub use sessions::{Bound, SessionMap, Swept};
 pub use store::{BindingStore, Change, StoredBinding, SystemBindings};

@@ -4,16 +4,20 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use tonic::metadata::MetadataMap;
+use uuid::Uuid;
 
 use super::*;
 use crate::backend::BackendError;
+use crate::catalog::TemporarySessions;
 use crate::config::SessionsConfig;
 use crate::error::Error;
-use crate::tenant::{Lane, Principal, SessionId, TenantId};
+use crate::server::accept::ConnectionId;
+use crate::tenant::{Lane, Principal, SessionId, SessionKey, TenantId};
 
 const ALICE: &str = "018f5a0e-c4c8-7e10-9c4f-3b6f7c5a8e9a";
 const BOB: &str = "018f5a0e-c4c8-7e10-9c4f-3b6f7c5a8e9b";
@@ -122,6 +126,7 @@ impl Fixture {
         let limits = SessionsConfig {
             max,
             idle_timeout_secs: IDLE_TIMEOUT_SECS,
+            ..SessionsConfig::default()
         };
         let who = Principal::trusted_network();
         let map = SessionMap::open(store.clone(), &who, &limits, clock.clone())
@@ -309,11 +314,97 @@ async fn concurrent_bindings_leave_memory_and_disk_agreeing() {
     assert!(fixture.store.commits.load(Ordering::SeqCst) < 400);
 }
 
+fn keys() -> SessionKeys {
+    keys_over(
+        TemporarySessions::new(Uuid::new_v4()),
+        Arc::new(SystemClock),
+    )
+}
+
+fn keys_over(temporary: TemporarySessions, clock: Arc<dyn Clock>) -> SessionKeys {
+    let idle_timeout = Duration::from_secs(IDLE_TIMEOUT_SECS);
+    SessionKeys::new(temporary, idle_timeout, clock)
+}
+
+#[tokio::test]
+async fn a_session_has_one_key_that_no_other_process_gives_it() {
+    let fixture = Fixture::new(10).await;
+    let admit = |keys: &SessionKeys, session: &str| {
+        let map = fixture.map.clone();
+        let admission = TenantInterceptor::new(map, keys.clone(), fixture.who.clone(), true);
+        let mut metadata = MetadataMap::new();
+        metadata.insert(SESSION_HEADER, session.parse().unwrap());
+        admission.admit(&metadata).unwrap()
+    };
+    let (one, other) = (keys(), keys());
+    let key = |keys, session| admit(keys, session).scope().unwrap().session();
+    assert!(key(&one, "s1").is_some());
+    assert_eq!(key(&one, "s1"), key(&one, "s1"));
+    assert_ne!(key(&one, "s1"), key(&one, "s2"));
+    assert_ne!(key(&one, "s1"), key(&other, "s1"));
+    let shown = format!("{:?}", admit(&one, "s1").scope().unwrap());
+    assert!(!shown.contains("s1"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_session_that_is_not_used_loses_its_temporary_tables() {
+    let fixture = Fixture::new(10).await;
+    let temporary = TemporarySessions::new(Uuid::new_v4());
+    let keys = keys_over(temporary.clone(), fixture.clock.clone());
+    let admission = TenantInterceptor::new(fixture.map.clone(), keys, fixture.who.clone(), true);
+    let mut metadata = MetadataMap::new();
+    metadata.insert(SESSION_HEADER, "s1".parse().unwrap());
+    let scope = admission.admit(&metadata).unwrap().scope().unwrap();
+    let now_ms = fixture.clock.now_ms();
+    let owner = temporary.claim(scope.session().unwrap(), Lane::Global, now_ms);
+    // Any request of it counts, and one that comes too late finds nothing.
+    fixture.clock.advance_ms(IDLE_TIMEOUT_MS);
+    admission.admit(&metadata).unwrap();
+    fixture.clock.advance_ms(IDLE_TIMEOUT_MS);
+    admission.admit(&metadata).unwrap();
+    assert_eq!(temporary.owner(&scope), Some(owner));
+    fixture.clock.advance_ms(IDLE_TIMEOUT_MS + 1);
+    admission.admit(&metadata).unwrap();
+    assert_eq!(temporary.owner(&scope), None);
+    assert_eq!(temporary.ended(), [(owner, Lane::Global)]);
+}
+
+#[test]
+fn a_session_is_closed_by_the_last_connection_that_made_a_table_in_it() {
+    let temporary = TemporarySessions::new(Uuid::new_v4());
+    let keys = keys_over(temporary.clone(), Arc::new(SystemClock));
+    let (one, two) = (ConnectionId::next(), ConnectionId::next());
+    let (session, other) = (SessionKey::random(), SessionKey::random());
+    for session in [session, other] {
+        temporary.claim(session, Lane::Global, 0);
+    }
+    // None has: whoever closes it closes it.
+    assert!(keys.closed(session, Some(one)));
+    assert!(keys.closed(session, None));
+    for connection in [one, two] {
+        keys.made(session, connection);
+    }
+    keys.made(other, one);
+    assert!(!keys.closed(session, Some(one)));
+    assert!(keys.closed(session, Some(two)));
+    // One that is gone keeps nothing open.
+    keys.made(session, one);
+    assert!(!keys.closed(session, Some(two)));
+    keys.connection_ended(one);
+    assert!(keys.closed(session, Some(two)));
+    assert!(keys.closed(other, Some(two)));
+    // What was made in an earlier life keeps no later one.
+    keys.made(session, one);
+    temporary.end(session);
+    temporary.claim(session, Lane::Global, 0);
+    assert!(keys.closed(session, Some(two)));
+}
+
 #[tokio::test]
 async fn admission_freezes_what_is_bound() {
     let fixture = Fixture::new(10).await;
-    let strict = TenantInterceptor::new(fixture.map.clone(), fixture.who.clone(), false);
-    let open = TenantInterceptor::new(fixture.map.clone(), fixture.who.clone(), true);
+    let strict = TenantInterceptor::new(fixture.map.clone(), keys(), fixture.who.clone(), false);
+    let open = TenantInterceptor::new(fixture.map.clone(), keys(), fixture.who.clone(), true);
     let mut metadata = MetadataMap::new();
 
     let nobody = strict.admit(&metadata).unwrap();

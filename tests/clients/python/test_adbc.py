@@ -238,7 +238,9 @@ def test_the_schema_of_a_table(client, alice, notes):
 
 def test_table_types_and_information(client, alice):
     with client(alice).connect() as connection:
-        assert connection.adbc_get_table_types() == ["SYSTEM TABLE", "TABLE", "VIEW"]
+        assert connection.adbc_get_table_types() == [
+            "LOCAL TEMPORARY", "SYSTEM TABLE", "TABLE", "VIEW",
+        ]
         info = connection.adbc_get_info()
         assert info["vendor_name"] == "Jammi"
         assert info["vendor_version"]

@@ -317,10 +317,49 @@ def test_an_ingest_is_part_of_the_transaction(tenants):
     assert session.rows("SELECT count(*) FROM made") == [(2,)]
 
 
+def test_temporary_tables_are_ingested_into(client, tenants, alice):
+    session, bob = tenants
+    other = client(alice)
+    table = pa.table({"id": [10, 20], "word": ["x", "y"]})
+    count = "SELECT count(*), sum(id) FROM t"
+    with session.connect() as connection, connection.cursor() as cursor:
+        with pytest.raises(ProgrammingError, match="temporary table `t` does not exist"):
+            cursor.adbc_ingest("t", table, mode="append", temporary=True)
+        assert cursor.adbc_ingest("t", table, mode="create", temporary=True) == 2
+        with pytest.raises(Error, match="`t` exists already"):
+            cursor.adbc_ingest("t", table, mode="create", temporary=True)
+        assert cursor.adbc_ingest("t", table, mode="append", temporary=True) == 2
+        assert cursor.adbc_ingest("t", table, mode="create_append", temporary=True) == 2
+        assert rows(cursor, count) == [(6, 90)]
+        assert cursor.adbc_ingest("t", table, mode="replace", temporary=True) == 2
+        assert rows(cursor, count) == [(2, 30)]
+        objects = connection.adbc_get_objects(depth="tables", table_name_filter="t").read_all()
+        kinds = [
+            table["table_type"]
+            for catalog in objects.to_pylist()
+            for schema in catalog["catalog_db_schemas"]
+            for table in schema["db_schema_tables"]
+        ]
+        assert kinds == ["LOCAL TEMPORARY"]
+        # The table of the tenant is what others see, of this tenant too.
+        for unaware in (other, bob):
+            with unaware.connect() as sibling, sibling.cursor() as unseeing:
+                assert "LOCAL TEMPORARY" not in str(
+                    sibling.adbc_get_objects(depth="tables").read_all().to_pylist()
+                )
+                assert rows(unseeing, "SELECT word FROM t WHERE id > 9") == []
+        # Another connection of the session that closes takes nothing along.
+        with session.connect() as sibling, sibling.cursor() as again:
+            assert rows(again, count) == [(2, 30)]
+        assert rows(cursor, count) == [(2, 30)]
+    # The driver has closed the session.
+    assert session.rows(count) == [(0, None)]
+
+
 @pytest.mark.parametrize(
     ("options", "table", "says"),
     [
-        ({"temporary": True}, {"id": [1]}, "temporary tables are not served"),
+        ({"temporary": True}, {"id": [1]}, "temporary table `t` does not exist"),
         ({"catalog_name": "jammi"}, {"id": [1]}, "leave catalog and schema unset"),
         ({"db_schema_name": "other"}, {"id": [1]}, "leave catalog and schema unset"),
         ({}, {"id": ["1"]}, "column `id` is Utf8 where Int64 is expected"),

@@ -56,7 +56,10 @@ async fn constraints_name_themselves_and_the_row() {
         ("CREATE TABLE u (\"Tenant_ID\" INT, a INT)", "tenant_id"),
         ("CREATE TABLE u (tenant_id INT, a INT)", "tenant_id"),
         ("CREATE TABLE other.public.u (a INT)", "mutable.public"),
-        ("CREATE TEMPORARY TABLE u (a INT)", "leave the rest out"),
+        (
+            "CREATE TEMPORARY TABLE u (a INT) ON COMMIT DROP",
+            "leave the rest out",
+        ),
         ("CREATE EXTERNAL TABLE u STORED AS CSV LOCATION 'x'", ""),
     ] {
         let error = refused(alice, sql).await.to_string();

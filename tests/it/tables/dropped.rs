@@ -167,7 +167,8 @@ async fn what_a_crash_leaves_of_a_dropped_shared_table_is_swept_later() {
 async fn a_restored_shared_lane_shows_no_row_of_another_table() {
     let world = World::new().await;
     let dir = world.dir.path();
-    let lanes = world.shared.engine().backend().clone();
+    let engine = world.shared.engine();
+    let lanes = engine.backend();
     run(&world.shared, &["CREATE VIEW one AS SELECT 1 AS one"]).await;
     let (before, after) = (dir.join("before"), dir.join("after"));
     lanes.backup(Lane::Global, &before).await.unwrap();
@@ -175,17 +176,17 @@ async fn a_restored_shared_lane_shows_no_row_of_another_table() {
     lanes.backup(Lane::Global, &after).await.unwrap();
 
     // What the restored lane has never heard of stays, for when it is restored again.
-    lanes.restore(Lane::Global, &before).await.unwrap();
+    engine.restore(Lane::Global, &before).await.unwrap();
     for session in [&world.alice, &world.bob] {
         let gone = refused(session, "SELECT * FROM words").await;
         assert!(matches!(gone, Error::NotFound(_)), "{gone}");
     }
-    lanes.restore(Lane::Global, &after).await.unwrap();
+    engine.restore(Lane::Global, &after).await.unwrap();
     assert_eq!(rows(&world.alice, "SELECT word FROM words").await, HERS);
     assert_eq!(rows(&world.bob, "SELECT word FROM words").await, HIS);
 
     // The number is given again, and the old rows are nobody's.
-    lanes.restore(Lane::Global, &before).await.unwrap();
+    engine.restore(Lane::Global, &before).await.unwrap();
     run(&world.shared, &["CREATE TABLE words (word VARCHAR)"]).await;
     for (session, tenant, canary) in [(&world.alice, ALICE, HERS), (&world.bob, BOB, HIS)] {
         assert_eq!(rows(session, "SELECT word FROM words").await, "");

@@ -93,13 +93,6 @@ async fn columns_are_matched_by_name_and_values_keep_what_they_are() {
     for (command, says) in [
         (
             CommandStatementIngest {
-                temporary: true,
-                ..create("x")
-            },
-            "temporary tables",
-        ),
-        (
-            CommandStatementIngest {
                 catalog: Some("jammi".into()),
                 ..create("x")
             },

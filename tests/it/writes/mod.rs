@@ -30,7 +30,7 @@ pub fn columns(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
     RecordBatch::try_from_iter(columns).unwrap()
 }
 
-fn numbers(name: &str, values: impl IntoIterator<Item = i64>) -> RecordBatch {
+pub fn numbers(name: &str, values: impl IntoIterator<Item = i64>) -> RecordBatch {
     columns(vec![(name, Arc::new(Int64Array::from_iter_values(values)))])
 }
 
