@@ -44,6 +44,7 @@ pub use open_transaction::OpenTransaction;
 pub use server_lock::ServerLock;
 pub use transaction::Transaction;
 
+use std::cell::Cell;
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -256,6 +257,30 @@ async fn blocking<T: Send + 'static>(
             Ok(panic) => std::panic::resume_unwind(panic),
             Err(_cancelled) => Err(BackendError::Stopping),
         },
+    }
+}
+
+thread_local! {
+    static MAY_BLOCK: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Says that this thread may wait for a disk: what is asked of the backend on it
+/// and only reads is done on it, without the way to another thread and back.
+pub fn let_thread_block() {
+    MAY_BLOCK.set(true);
+}
+
+fn may_block() -> bool {
+    MAY_BLOCK.get()
+}
+
+/// As [`blocking`], of a short read: on this thread if it may block.
+async fn reading<T: Send + 'static>(
+    f: impl FnOnce() -> Result<T, BackendError> + Send + 'static,
+) -> Result<T, BackendError> {
+    match may_block() {
+        true => f(),
+        false => blocking(f).await,
     }
 }
 

@@ -23,7 +23,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use super::line::Turn;
 use super::pool::Pool;
 use super::snapshot::{Place, Snapshot};
-use super::{BackendError, DatabaseName, Transaction, blocking};
+use super::{BackendError, DatabaseName, Transaction, blocking, may_block, reading};
 use crate::tenant::Lane;
 
 /// A transaction of one lane that spans statements, made by
@@ -122,7 +122,8 @@ impl OpenTransaction {
             State::Ended => return Err(BackendError::Ended),
         };
         let lane = self.lane;
-        let read = on_pool(inner, move |inner| {
+        let mut inner = inner;
+        let read = reading(move || {
             if let Some(place) = place {
                 inner.open(Snapshot::to_read(place)?)?;
             }
@@ -280,6 +281,11 @@ impl Drop for OpenTransaction {
         let State::Open(snapshot) = std::mem::take(&mut inner.state) else {
             return;
         };
+        if snapshot.line().is_some() && may_block() {
+            // There is nothing to undo.
+            drop(snapshot);
+            return;
+        }
         // Rolling back may block.
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn_blocking(move || drop(snapshot))),

@@ -47,6 +47,14 @@ impl Engine {
             rows.map(move |batch| in_types(&parameters, &batch?, texts))
                 .boxed()
         };
+        let rows = match only_row(rows).await? {
+            Peeked::One(row) => {
+                let values = values_of(&row, 0)?;
+                let answer = self.execute_within(scope, statement, &values, within);
+                return affected(answer.await?.try_collect().await?);
+            }
+            Peeked::Rows(rows) => rows,
+        };
         let rows = match statement.over_rows(&parameters, rows)? {
             Over::Rows(statement) => {
                 let answer = self.execute_within(scope, &statement, &[], within).await?;
@@ -85,11 +93,7 @@ impl Engine {
         let mut count = 0;
         while let Some(batch) = rows.try_next().await? {
             for row in 0..batch.num_rows() {
-                let values = batch
-                    .columns()
-                    .iter()
-                    .map(|column| ScalarValue::try_from_array(column, row).map_err(planning))
-                    .collect::<Result<Vec<_>>>()?;
+                let values = values_of(&batch, row)?;
                 let answer = self
                     .execute_within(scope, statement, &values, Some(transaction))
                     .await?;
@@ -98,6 +102,39 @@ impl Engine {
         }
         Ok(count)
     }
+}
+
+/// Rows, of which it is known whether they are one.
+enum Peeked {
+    One(RecordBatch),
+    Rows(ParameterRows),
+}
+
+/// Looks whether `rows` are one row: for that, no plan over many is worth making.
+async fn only_row(mut rows: ParameterRows) -> Result<Peeked> {
+    let mut ahead = Vec::with_capacity(2);
+    while let Some(batch) = rows.try_next().await? {
+        if batch.num_rows() == 0 {
+            continue;
+        }
+        ahead.push(batch);
+        if ahead.len() > 1 || ahead[0].num_rows() > 1 {
+            let ahead = futures::stream::iter(ahead.into_iter().map(Ok));
+            return Ok(Peeked::Rows(ahead.chain(rows).boxed()));
+        }
+    }
+    Ok(match ahead.pop() {
+        Some(row) => Peeked::One(row),
+        None => Peeked::Rows(rows),
+    })
+}
+
+/// The values of a row.
+fn values_of(batch: &RecordBatch, row: usize) -> Result<Vec<ScalarValue>> {
+    let columns = batch.columns().iter();
+    columns
+        .map(|column| ScalarValue::try_from_array(column, row).map_err(planning))
+        .collect()
 }
 
 /// How many rows a statement that answers with `batches` wrote: the count that it
@@ -182,7 +219,7 @@ impl Statement {
         // The count is what is asked for.
         write.returning = None;
         let reading = Reading::in_order(self.scope(), plan);
-        let statement = self.with_write(write, checks.as_ref().clone(), reading);
+        let statement = self.with_write(write, checks, reading);
         Ok(Over::Rows(Arc::new(statement)))
     }
 }

@@ -46,7 +46,7 @@ pub(super) enum Action {
     /// Yields rows.
     Read(Arc<Reading>),
     /// Writes rows, if it has any of its own.
-    Write(Box<Write>, Box<RowChecks>, Option<Rows>),
+    Write(Arc<Write>, Arc<RowChecks>, Option<Rows>),
     /// Changes what tables there are.
     Define(Define),
     /// Is for whoever keeps the session's transaction.
@@ -93,7 +93,7 @@ impl Statement {
             };
             let schema = write.schema();
             (
-                Action::Write(Box::new(write), Box::new(checks), rows),
+                Action::Write(Arc::new(write), Arc::new(checks), rows),
                 schema,
             )
         } else if kind.defines() {
@@ -202,7 +202,12 @@ impl Statement {
     }
 
     /// The statement with another write, whose query takes no parameters.
-    pub(super) fn with_write(&self, write: Write, checks: RowChecks, reading: Reading) -> Self {
+    pub(super) fn with_write(
+        &self,
+        write: Write,
+        checks: &Arc<RowChecks>,
+        reading: Reading,
+    ) -> Self {
         Statement {
             scope: self.scope.clone(),
             sql: self.sql.clone(),
@@ -210,8 +215,8 @@ impl Statement {
             schema: write.schema(),
             parameters: Arc::clone(reading.parameters()),
             action: Action::Write(
-                Box::new(write),
-                Box::new(checks),
+                Arc::new(write),
+                Arc::clone(checks),
                 Some(Rows::Query(Arc::new(reading))),
             ),
         }

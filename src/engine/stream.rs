@@ -27,12 +27,27 @@ const GROUPS_AHEAD: usize = 1;
 const GROUP_BYTES: usize = 1 << 20;
 const GROUP_TIME: Duration = Duration::from_millis(1);
 
-type Group = Vec<Result<RecordBatch>>;
+/// Batches that are handed over together.
+#[derive(Default)]
+struct Group {
+    batches: Vec<Result<RecordBatch>>,
+    /// Whether there is nothing after them.
+    is_last: bool,
+}
+
+/// What is known of a result as soon as anything is.
+struct Started {
+    schema: SchemaRef,
+    /// What there was at once.
+    first: Group,
+}
 
 /// The rows of a running statement. Dropping it stops the work.
 pub struct RecordStream {
     schema: SchemaRef,
     group: std::vec::IntoIter<Result<RecordBatch>>,
+    /// Whether nothing comes after the group.
+    is_last: bool,
     groups: mpsc::Receiver<Group>,
     task: Option<AbortOnDropHandle<()>>,
     _work: Option<AbandonOnDrop>,
@@ -50,24 +65,43 @@ impl RecordStream {
         let (planned, is_planned) = oneshot::channel();
         let abandon = AbandonOnDrop(Arc::clone(&work));
         let task = workers.spawn(async move {
-            let plan = match InTurn::new(&work, Box::pin(planning)).await {
-                Ok(plan) => plan,
+            let planning = InTurn::new(&work, Box::pin(planning)).await;
+            let started = planning.and_then(|plan| {
+                let schema = plan.schema();
+                Groups::of(plan, context, &work).map(|groups| (schema, groups))
+            });
+            let (schema, groups) = match started {
+                Ok(started) => started,
                 Err(error) => {
                     // Without a reader there is nobody to tell.
                     let _ = planned.send(Err(error));
                     return;
                 }
             };
-            let _ = planned.send(Ok(plan.schema()));
-            run(plan, context, &work, &sender).await;
+            let mut groups = InTurn::new(&work, groups);
+            // The rows of a small result go with its schema, so that the reader is
+            // woken once for all of it.
+            let first = match futures::poll!(groups.next()) {
+                Poll::Ready(first) => first.unwrap_or_default(),
+                Poll::Pending => Group::default(),
+            };
+            let mut is_last = first.is_last;
+            let _ = planned.send(Ok(Started { schema, first }));
+            while !is_last && let Some(group) = groups.next().await {
+                is_last = group.is_last;
+                if sender.send(group).await.is_err() {
+                    return;
+                }
+            }
         });
-        let schema = match is_planned.await {
-            Ok(schema) => schema?,
+        let Started { schema, first } = match is_planned.await {
+            Ok(started) => started?,
             Err(_) => return Err(ended_early(task.await.err())),
         };
         Ok(RecordStream {
             schema,
-            group: Group::new().into_iter(),
+            group: first.batches.into_iter(),
+            is_last: first.is_last,
             groups,
             task: Some(task),
             _work: Some(abandon),
@@ -78,10 +112,11 @@ impl RecordStream {
     pub(super) fn ready(schema: SchemaRef, batches: Vec<RecordBatch>) -> Self {
         // Nothing more comes.
         let (_, groups) = mpsc::channel(1);
-        let group: Group = batches.into_iter().map(Ok).collect();
+        let group: Vec<_> = batches.into_iter().map(Ok).collect();
         RecordStream {
             schema,
             group: group.into_iter(),
+            is_last: true,
             groups,
             task: None,
             _work: None,
@@ -99,59 +134,57 @@ impl RecordStream {
     }
 }
 
-async fn run(
-    plan: Arc<dyn ExecutionPlan>,
-    context: Arc<TaskContext>,
-    work: &Arc<Work>,
-    sender: &mpsc::Sender<Group>,
-) {
-    let made = interruptible(plan, work).and_then(|plan| plan.execute(0, context));
-    let made = match made {
-        Ok(made) => made,
-        Err(error) => {
-            let _ = sender.send(vec![Err(fault::execution(error))]).await;
-            return;
-        }
-    };
-    let groups = Groups { made, ended: false };
-    let mut groups = InTurn::new(work, groups);
-    while let Some(group) = groups.next().await {
-        if sender.send(group).await.is_err() {
-            return;
-        }
-    }
-}
-
-/// Batches in groups, none of which is empty.
+/// Batches in groups, the last of which says that it is.
 struct Groups {
     made: SendableRecordBatchStream,
     ended: bool,
 }
 
+impl Groups {
+    /// The rows of a plan that is run as `work`.
+    fn of(
+        plan: Arc<dyn ExecutionPlan>,
+        context: Arc<TaskContext>,
+        work: &Arc<Work>,
+    ) -> Result<Self> {
+        let made = interruptible(plan, work).and_then(|plan| plan.execute(0, context));
+        Ok(Groups {
+            made: made.map_err(fault::execution)?,
+            ended: false,
+        })
+    }
+}
+
 impl Stream for Groups {
     type Item = Group;
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Group>> {
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Group>> {
+        let Groups { made, ended } = self.get_mut();
+        if *ended {
+            return Poll::Ready(None);
+        }
         let started = Instant::now();
-        let mut group = Group::new();
+        let mut group = Group::default();
+        let batches = &mut group.batches;
         let mut bytes = 0;
-        while !self.ended
+        while !*ended
             && bytes < GROUP_BYTES
-            && (group.is_empty() || started.elapsed() < GROUP_TIME)
+            && (batches.is_empty() || started.elapsed() < GROUP_TIME)
         {
-            match self.made.poll_next_unpin(cx) {
+            match made.poll_next_unpin(cx) {
                 Poll::Ready(Some(batch)) => {
-                    self.ended = batch.is_err();
+                    *ended = batch.is_err();
                     bytes += batch.as_ref().map_or(0, RecordBatch::get_array_memory_size);
-                    group.push(batch.map_err(fault::execution));
+                    batches.push(batch.map_err(fault::execution));
                 }
-                Poll::Ready(None) => self.ended = true,
-                Poll::Pending if group.is_empty() => return Poll::Pending,
+                Poll::Ready(None) => *ended = true,
+                Poll::Pending if batches.is_empty() => return Poll::Pending,
                 // Whoever polls next is told when there is more.
                 Poll::Pending => break,
             }
         }
-        Poll::Ready((!group.is_empty()).then_some(group))
+        group.is_last = *ended;
+        Poll::Ready(Some(group))
     }
 }
 
@@ -175,8 +208,14 @@ impl Stream for RecordStream {
             if let Some(batch) = self.group.next() {
                 return Poll::Ready(Some(batch));
             }
+            if self.is_last {
+                return Poll::Ready(None);
+            }
             match ready!(self.groups.poll_recv(cx)) {
-                Some(group) => self.group = group.into_iter(),
+                Some(group) => {
+                    self.is_last = group.is_last;
+                    self.group = group.batches.into_iter();
+                }
                 None => break,
             }
         }

@@ -12,6 +12,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::turns::{Turns, Work};
+use crate::backend::let_thread_block;
 use crate::config::EngineConfig;
 use crate::error::{Error, Result};
 use crate::tenant::Scope;
@@ -41,6 +42,8 @@ impl Workers {
             .worker_threads(threads)
             .thread_stack_size(STACK_BYTES)
             .thread_name("jammi-plan")
+            // There are more of them than cores, and a tenant has a few at a time.
+            .on_thread_start(let_thread_block)
             .enable_all()
             .build()
             .map_err(|error| Error::internal("the engine's threads cannot be started", error))?;

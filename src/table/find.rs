@@ -1,5 +1,6 @@
 //! Which rows of a lane a scan reads: those that an index finds, or every run.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use rusqlite::types::ToSql;
@@ -7,7 +8,7 @@ use rusqlite::types::ToSql;
 use super::chunks::{self, Chunk, Parts};
 use super::lookup::KeyLookup;
 use super::scan::Scan;
-use super::storage::{Stored, absent_columns, column_name, exists, tenant_bytes};
+use super::storage::{Stored, absent_columns, column_name, indexes, tenant_bytes};
 use crate::backend::{BackendError, Transaction};
 
 /// Rows that are looked up by key before the whole table is read instead.
@@ -27,6 +28,16 @@ pub(super) struct FoundRows {
     pub rows: usize,
 }
 
+/// The storage of the table in a lane.
+struct Storage<'a> {
+    transaction: &'a Transaction<'a>,
+    stored: &'a Stored,
+    /// The names of the indexes that are there.
+    indexes: HashSet<String>,
+    /// Of the columns that are asked for, those that it is older than.
+    absent: &'a [u32],
+}
+
 impl Found {
     pub(super) fn nothing() -> Self {
         Found::Chunks(Vec::new(), Arc::default())
@@ -40,48 +51,68 @@ impl Scan {
         transaction: &Transaction<'_>,
         stored: &Stored,
     ) -> Result<Found, BackendError> {
-        if !exists(transaction, stored)? {
+        let Some(indexes) = indexes(transaction, stored)? else {
             return Ok(Found::nothing());
+        };
+        let numbers = self.columns.iter().map(|column| column.number);
+        // The lane that defines a table has its storage up to date.
+        let absent = match self.relation.lane == transaction.lane() {
+            true => Vec::new(),
+            false => {
+                let asked = self.wanted.lookup.iter().flat_map(KeyLookup::columns);
+                absent_columns(transaction, stored, numbers.chain(asked))?
+            }
+        };
+        let lane = Storage {
+            transaction,
+            stored,
+            indexes,
+            absent: &absent,
+        };
+        if let Some(columns) = &self.extremes
+            && columns.iter().all(|column| self.is_indexed(&lane, *column))
+        {
+            return Ok(Found::Rows(self.extremes(&lane, columns)?));
         }
-        let is_defined_here = self.relation.lane == transaction.lane();
-        if is_defined_here && let Some(columns) = &self.extremes {
-            let found = self.extremes(transaction, stored, columns)?;
-            return Ok(Found::Rows(found));
-        }
-        if is_defined_here
-            && let Some(lookup) = &self.wanted.lookup
-            && let Some(found) = self.look_up(transaction, stored, lookup)?
+        if let Some(lookup) = &self.wanted.lookup
+            && !lookup.columns().any(|column| absent.contains(&column))
+            && lookup
+                .columns()
+                .any(|column| self.is_indexed(&lane, column))
+            && let Some(found) = self.look_up(&lane, lookup)?
         {
             return Ok(Found::Rows(vec![found]));
         }
-        let numbers = self.columns.iter().map(|column| column.number);
-        let absent = match is_defined_here {
-            true => Vec::new(),
-            false => absent_columns(transaction, stored, numbers)?,
-        };
         let chunks = chunks::list(transaction, stored)?;
         Ok(Found::Chunks(chunks, absent.into()))
+    }
+
+    /// Whether the lane has an index that begins with a column.
+    fn is_indexed(&self, lane: &Storage<'_>, column: u32) -> bool {
+        let indexes = self.relation.table().map(|table| table.indexes.iter());
+        indexes.into_iter().flatten().any(|index| {
+            index.columns.first() == Some(&column)
+                && lane.indexes.contains(&lane.stored.index(index))
+        })
     }
 
     /// The rows that meet the lookup's conditions, unless they are many.
     fn look_up(
         &self,
-        transaction: &Transaction<'_>,
-        stored: &Stored,
+        lane: &Storage<'_>,
         lookup: &KeyLookup,
     ) -> Result<Option<FoundRows>, BackendError> {
         let mut values: Vec<&dyn ToSql> = vec![];
         values.extend(lookup.values().map(|value| value as &dyn ToSql));
         let rest = format!("{} LIMIT {}", lookup.sql(2), LOOKUP_ROWS_MAX + 1);
-        let found = self.select(transaction, stored, &rest, &values)?;
+        let found = self.select(lane, &rest, &values)?;
         Ok((found.rows <= LOOKUP_ROWS_MAX).then_some(found))
     }
 
     /// For each of `columns` a row with its least and one with its greatest value.
     fn extremes(
         &self,
-        transaction: &Transaction<'_>,
-        stored: &Stored,
+        lane: &Storage<'_>,
         columns: &[u32],
     ) -> Result<Vec<FoundRows>, BackendError> {
         let mut found = Vec::with_capacity(2 * columns.len());
@@ -89,7 +120,7 @@ impl Scan {
             let column = column_name(*column);
             for order in ["ASC", "DESC"] {
                 let rest = format!(" AND {column} IS NOT NULL ORDER BY {column} {order} LIMIT 1");
-                found.push(self.select(transaction, stored, &rest, &[])?);
+                found.push(self.select(lane, &rest, &[])?);
             }
         }
         Ok(found)
@@ -99,15 +130,20 @@ impl Scan {
     /// from `?2` on.
     fn select(
         &self,
-        transaction: &Transaction<'_>,
-        stored: &Stored,
+        lane: &Storage<'_>,
         rest: &str,
         values: &[&dyn ToSql],
     ) -> Result<FoundRows, BackendError> {
+        let Storage {
+            transaction,
+            stored,
+            absent,
+            ..
+        } = lane;
         let columns = self.stored_columns();
         let sql = format!(
             "SELECT {} FROM {} WHERE tenant_id IS ?1{rest}",
-            chunks::selected(&columns, &[]),
+            chunks::selected(&columns, absent),
             stored.as_str(),
         );
         let mut statement = transaction.connection().prepare_cached(&sql)?;

@@ -1,5 +1,7 @@
 //! Where a lane keeps the rows of a table: an SQLite table and its indexes.
 
+use std::collections::HashSet;
+
 use rusqlite::OptionalExtension;
 
 use super::codec;
@@ -192,6 +194,19 @@ fn names(
     let mut statement = transaction.connection().prepare_cached(sql)?;
     let names = statement.query_map([stored], |row| row.get(0))?;
     Ok(names.collect::<rusqlite::Result<_>>()?)
+}
+
+/// The names of the table's indexes in the lane; `None` where the lane has no rows
+/// of the table, and had none.
+pub(super) fn indexes(
+    transaction: &Transaction<'_>,
+    stored: &Stored,
+) -> Result<Option<HashSet<String>>, BackendError> {
+    let sql = "SELECT name FROM sqlite_schema WHERE tbl_name = ?1";
+    let mut names: HashSet<String> = names(transaction, sql, stored.as_str())?
+        .into_iter()
+        .collect();
+    Ok(names.remove(stored.as_str()).then_some(names))
 }
 
 /// Whether the lane has rows of the table, or had.

@@ -395,8 +395,9 @@ async fn fill(
         return Ok(());
     };
     let relation = Arc::new(relation);
-    let write = Write::insert(&relation);
+    let write = Arc::new(Write::insert(&relation));
     let checks = RowChecks::without_conditions(&relation, &create.definition);
+    let checks = Arc::new(checks);
     let tenant = create.definition.position(0);
     let mut made = engine
         .run_reading(rows, parameters, transaction.reads())

@@ -68,8 +68,8 @@ impl Query<'_> {
 /// Runs a write.
 pub(in crate::engine) async fn run(
     query: &Query<'_>,
-    write: &Write,
-    checks: &RowChecks,
+    write: &Arc<Write>,
+    checks: &Arc<RowChecks>,
     within: Option<&SessionTransaction>,
 ) -> Result<Written> {
     let backend = query.engine.backend();
@@ -116,8 +116,8 @@ pub(in crate::engine) async fn run(
 /// commit.
 async fn change(
     query: &Query<'_>,
-    write: &Write,
-    checks: &RowChecks,
+    write: &Arc<Write>,
+    checks: &Arc<RowChecks>,
     transaction: &SessionTransaction,
 ) -> Result<Written> {
     transaction.own().lock().await?;
@@ -161,7 +161,7 @@ fn definition_of(relation: &Relation) -> Result<&TableDefinition, BackendError> 
 
 /// The rows that a statement changes, within the engine's memory.
 struct Changed {
-    write: Write,
+    write: Arc<Write>,
     seen: HashSet<i64>,
     deleted: Vec<i64>,
     updated: Vec<i64>,
@@ -172,10 +172,10 @@ struct Changed {
 }
 
 impl Changed {
-    fn new(engine: &Engine, write: &Write) -> Self {
+    fn new(engine: &Engine, write: &Arc<Write>) -> Self {
         let pool = &engine.0.planner.runtime().memory_pool;
         Changed {
-            write: write.clone(),
+            write: Arc::clone(write),
             seen: HashSet::new(),
             deleted: Vec::new(),
             updated: Vec::new(),
@@ -290,8 +290,8 @@ fn filtered(batch: &RecordBatch, keep: &BooleanArray) -> Result<RecordBatch> {
 pub(in crate::engine) struct Ingest {
     backend: Backend,
     scope: Scope,
-    write: Write,
-    checks: RowChecks,
+    write: Arc<Write>,
+    checks: Arc<RowChecks>,
     held: Vec<RecordBatch>,
     held_bytes: usize,
     written: Written,
@@ -319,8 +319,8 @@ impl Ingest {
     pub fn new(
         engine: &Engine,
         scope: &Scope,
-        write: &Write,
-        checks: &RowChecks,
+        write: &Arc<Write>,
+        checks: &Arc<RowChecks>,
         within: Option<&SessionTransaction>,
     ) -> Result<Self> {
         write.definition()?;
@@ -328,8 +328,8 @@ impl Ingest {
         Ok(Ingest {
             backend: engine.backend().clone(),
             scope: scope.clone(),
-            write: write.clone(),
-            checks: checks.clone(),
+            write: Arc::clone(write),
+            checks: Arc::clone(checks),
             held: Vec::new(),
             held_bytes: 0,
             written: Written::default(),
@@ -376,7 +376,7 @@ impl Ingest {
     ) -> impl FnOnce(&Transaction<'_>) -> Result<Part, BackendError> + Send + 'static {
         let batches = std::mem::take(&mut self.held);
         self.held_bytes = 0;
-        let (write, checks) = (self.write.clone(), self.checks.clone());
+        let (write, checks) = (Arc::clone(&self.write), Arc::clone(&self.checks));
         let mut numbers = std::mem::take(&mut self.numbers);
         move |lane| {
             let definition = definition_of(&write.relation)?;
