@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
@@ -27,7 +28,16 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::data::Data;
-use crate::{Outcome, SELECT_DECODED, SELECT_ONE, SELECT_SERIES, SELECT_WHOLE};
+use crate::shared::Outcome;
+use crate::shared::wire::Server;
+use crate::{BARE_SERVER, SELECT_DECODED, SELECT_ONE, SELECT_SERIES, SELECT_WHOLE};
+
+/// This program, told to be the bare server.
+pub fn start(data_dir: &Path) -> Outcome<Server> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg(BARE_SERVER).arg(data_dir);
+    Server::start(command)
+}
 
 /// Serves the answers to the statements that are compared, until it is killed.
 pub async fn serve(data_dir: &Path) -> Outcome {

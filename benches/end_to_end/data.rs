@@ -16,7 +16,7 @@ use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
 
-use crate::Outcome;
+use crate::shared::{Outcome, mixed};
 
 /// Rows of one tenant wherever tenants share a source.
 pub const TENANT_ROWS: u64 = 10_000;
@@ -156,16 +156,6 @@ impl Tenant {
         ];
         Ok(RecordBatch::try_from_iter(columns)?)
     }
-}
-
-/// SplitMix64 of a tenant's seed and a row.
-fn mixed(seed: u64, row: u64) -> u64 {
-    let mut z = seed
-        .wrapping_mul(0x2545_f491_4f6c_dd1d)
-        .wrapping_add((row + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 fn make(dir: &Path) -> Outcome {

@@ -10,8 +10,8 @@
 
 mod bare;
 mod data;
-mod measure;
-mod wire;
+#[path = "../shared/mod.rs"]
+mod shared;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,15 +24,14 @@ use jammi_db::engine::{Engine, NameDefaults, RegisterSource, TenantColumnChoice}
 use jammi_db::tenant::{Principal, Scope};
 
 use data::{Data, FEW_TENANTS, MANY_TENANTS, TENANT_ROWS, WHOLE_ROWS, tenant};
-use measure::{Figures, Pair, in_turns};
-use wire::{Client, Server};
-
-/// A result that can only be shown.
-type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+use shared::Outcome;
+use shared::measure::{Figures, Pair, in_turns};
+use shared::wire::{Client, Server};
 
 /// Tells this program to be the bare server.
 const BARE_SERVER: &str = "--bare-server";
 
+const SESSION: &str = "bench";
 const SELECT_ONE: &str = "select 1";
 const SELECT_SERIES: &str = "select * from generate_series(1, 100000000)";
 const SELECT_WHOLE: &str = "select * from whole.public.whole";
@@ -67,9 +66,9 @@ async fn figures(kept: &Path, data: &Data) -> Outcome<Figures> {
     };
     let engine = Engine::open(&config).await?;
     register(&engine, data).await?;
-    let jammi = Server::jammi(artifacts.path())?;
-    let bare = Server::bare(kept)?;
-    let (mut jammi, mut bare) = (jammi.connect().await?, bare.connect().await?);
+    let jammi = Server::jammi(artifacts.path(), &[])?;
+    let bare = bare::start(kept)?;
+    let (mut jammi, mut bare) = (jammi.connect(SESSION).await?, bare.connect(SESSION).await?);
     jammi.bind(tenant().id()).await?;
 
     let mut figures = Figures::new();

@@ -1,11 +1,12 @@
 //! Two things timed side by side, and the table of what came out.
 
+use std::cmp::Ordering;
 use std::time::{Duration, Instant};
 
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
 
-use crate::Outcome;
+use super::Outcome;
 
 /// The medians of two things that ran in turns, so that what slows the machine
 /// slows both.
@@ -52,15 +53,17 @@ pub async fn in_turns(
     })
 }
 
-async fn timed(work: &mut impl AsyncFnMut() -> Outcome) -> Outcome<Duration> {
+/// How long `work` takes.
+pub async fn timed(work: &mut impl AsyncFnMut() -> Outcome) -> Outcome<Duration> {
     let start = Instant::now();
     work().await?;
     Ok(start.elapsed())
 }
 
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort_unstable();
-    times[times.len() / 2]
+/// The median of what is not empty.
+pub fn median<T: PartialOrd + Copy>(mut measured: Vec<T>) -> T {
+    measured.sort_unstable_by(|a, b| a.partial_cmp(b).unwrap_or(Ordering::Equal));
+    measured[measured.len() / 2]
 }
 
 /// The figures, in the order in which they were measured.
@@ -98,7 +101,7 @@ impl Figures {
             [shown(pair.ours), shown(pair.theirs)],
             format!("{ratio:.2}"),
             format!("<= {target}x"),
-            ratio <= target,
+            Some(ratio <= target),
         );
     }
 
@@ -112,7 +115,7 @@ impl Figures {
             [shown(pair.ours), shown(pair.theirs)],
             format!("{sign}{}", shown(difference)),
             format!("<= +{}", shown(target)),
-            ours_is_less || difference <= target,
+            Some(ours_is_less || difference <= target),
         );
     }
 
@@ -135,7 +138,60 @@ impl Figures {
             [rate(pair.ours), rate(pair.theirs)],
             format!("{ratio:.2}"),
             format!(">= {target}x"),
-            ratio >= target,
+            Some(ratio >= target),
+        );
+    }
+
+    /// `pair` is to be `target` times as fast as the other, or only shown.
+    pub fn at_least_as_fast(
+        &mut self,
+        figure: &str,
+        compared_to: &str,
+        pair: Pair,
+        target: Option<f64>,
+    ) {
+        let times = [shown(pair.ours), shown(pair.theirs)];
+        self.speed([figure, compared_to], times, 1.0 / pair.ratio(), target);
+    }
+
+    /// Things done a second: ours are to be `target` times the others, or only
+    /// shown.
+    pub fn at_least_per_second(
+        &mut self,
+        figure: &str,
+        compared_to: &str,
+        [ours, theirs]: [f64; 2],
+        target: Option<f64>,
+    ) {
+        let rates = [ours, theirs].map(|rate| format!("{rate:.0} /s"));
+        self.speed([figure, compared_to], rates, ours / theirs, target);
+    }
+
+    fn speed(&mut self, names: [&str; 2], values: [String; 2], ratio: f64, target: Option<f64>) {
+        self.row(
+            names,
+            values,
+            format!("{ratio:.2}"),
+            target.map_or_else(|| "-".into(), |target| format!(">= {target}x")),
+            target.map(|target| ratio >= target),
+        );
+    }
+
+    /// `bytes` are to be at most `most` more than `base`.
+    pub fn at_most_more_bytes(
+        &mut self,
+        figure: &str,
+        compared_to: &str,
+        [bytes, base]: [u64; 2],
+        most: u64,
+    ) {
+        let shown = |bytes: u64| format!("{:.0} MiB", bytes as f64 / f64::from(1 << 20));
+        self.row(
+            [figure, compared_to],
+            [shown(bytes), shown(base)],
+            format!("{:.2}", bytes as f64 / base as f64),
+            format!("<= +{}", shown(most)),
+            Some(bytes <= base + most),
         );
     }
 
@@ -148,7 +204,7 @@ impl Figures {
             [format!("{ratio:.2}"), format!("{base:.2}")],
             format!("{growth:.2}"),
             format!("<= {target}x"),
-            growth <= target,
+            Some(growth <= target),
         );
     }
 
@@ -158,11 +214,15 @@ impl Figures {
         [value, its_value]: [String; 2],
         ratio: String,
         target: String,
-        ok: bool,
+        ok: Option<bool>,
     ) {
         eprintln!("{figure}: {value}, {compared_to}: {its_value}, {ratio} (target {target})");
-        self.missed += usize::from(!ok);
-        let ok = if ok { "yes" } else { "NO" };
+        self.missed += usize::from(ok == Some(false));
+        let ok = match ok {
+            Some(true) => "yes",
+            Some(false) => "NO",
+            None => "-",
+        };
         self.table.add_row([
             figure.to_owned(),
             value,
