@@ -77,6 +77,18 @@ impl ScopedTable {
         &self.scope
     }
 
+    /// Whether rows for which `filters` are true are found by whole unique keys.
+    pub(super) fn is_of_keys(&self, filters: &[Expr]) -> bool {
+        match &self.rows {
+            Rows::Stored(table) => {
+                let total = filters.iter().filter(|filter| is_total(filter));
+                let total: Vec<Expr> = total.cloned().collect();
+                table.is_of_keys(&total)
+            }
+            Rows::Source(_) | Rows::System(_) | Rows::View(..) => false,
+        }
+    }
+
     /// The name of the temporary table that it is, if it is one.
     pub(super) fn temporary(&self) -> Option<&str> {
         match &self.rows {

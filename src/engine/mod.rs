@@ -86,7 +86,7 @@ pub use transaction::SessionTransaction;
 pub use types::type_name;
 
 use context::Planner;
-use reading::Reading;
+use reading::{Reading, reads_keys};
 use statement::Action;
 use sweep::Sweeper;
 use temporary::Temporary;
@@ -397,7 +397,7 @@ impl Engine {
             let planner = &engine.0.planner;
             let logical = reading.bind(planner, &parameters)?;
             let logical = windows::asking(logical).map_err(fault::planning)?;
-            let plan = match reading.is_in_order() {
+            let plan = match reading.is_in_order() || reads_keys(&logical)? {
                 true => planner.physical_in_order(&logical).await?,
                 false => planner.physical(&logical).await?,
             };

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::datasource::source_as_provider;
 use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Volatility};
 use datafusion::optimizer::AnalyzerRule;
 
-use super::TenantScopeAnalyzerRule;
 use super::context::Planner;
 use super::fault::planning;
 use super::params;
 use super::total::{compares, connects};
+use super::{ScopedTable, TenantScopeAnalyzerRule};
 use crate::error::{Error, Result};
 use crate::tenant::Scope;
 
@@ -121,6 +122,24 @@ impl Reading {
             None => planner.optimize(plan),
         }
     }
+}
+
+/// Whether every table that `plan` reads is read at whole unique keys: to divide
+/// such rows among the cores would take longer than to read them.
+pub(super) fn reads_keys(plan: &LogicalPlan) -> Result<bool> {
+    let mut scans = 0;
+    let mut by_key = 0;
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            scans += 1;
+            let provider = source_as_provider(&scan.source)?;
+            let table = provider.downcast_ref::<ScopedTable>();
+            by_key += usize::from(table.is_some_and(|table| table.is_of_keys(&scan.filters)));
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })
+    .map_err(planning)?;
+    Ok(scans > 0 && scans == by_key)
 }
 
 /// `plan` optimized before the values of its parameters are known, where that

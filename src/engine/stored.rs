@@ -99,6 +99,12 @@ impl StoredTable {
         })
     }
 
+    /// Whether `filters` are of whole unique keys.
+    pub fn is_of_keys(&self, filters: &[Expr]) -> bool {
+        KeyLookup::new(&self.definition, filters)
+            .is_some_and(|lookup| lookup.is_of_keys(&self.definition))
+    }
+
     /// The columns at `projection`, and the tenant's where it is not among them,
     /// of the rows that `filters` may let through: of `limit` of them, or more.
     pub fn scan(

@@ -22,6 +22,8 @@ pub struct KeyCondition {
     /// Whether unique indexes find rows by it, which hold some values otherwise
     /// than columns do.
     by_key: bool,
+    /// Whether it is that the column has one of some values.
+    is_equality: bool,
 }
 
 /// What is looked up through an index: conditions that rows which are not found
@@ -60,6 +62,16 @@ impl KeyLookup {
             .filter(|condition| indexed(condition.column))
             .collect();
         Some(KeyLookup { conditions })
+    }
+
+    /// Whether it is of whole unique keys, so that few rows are found in a lane.
+    pub fn is_of_keys(&self, definition: &TableDefinition) -> bool {
+        let equals = |column: &u32| {
+            let mut conditions = self.conditions.iter();
+            conditions.any(|on| on.column == *column && on.is_equality && on.by_key)
+        };
+        let mut indexes = definition.indexes.iter();
+        indexes.any(|index| index.kind != IndexKind::Plain && index.columns.iter().all(equals))
     }
 
     /// The columns that conditions are on, by number.
@@ -111,6 +123,7 @@ fn condition(definition: &TableDefinition, filter: &Expr) -> Option<KeyCondition
                 sql: format!("(({}) OR ({}))", left.sql, right.sql),
                 values: [left.values, right.values].concat(),
                 by_key: left.by_key && right.by_key,
+                is_equality: left.is_equality && right.is_equality,
             })
         }
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
@@ -130,6 +143,7 @@ fn condition(definition: &TableDefinition, filter: &Expr) -> Option<KeyCondition
                 sql: format!("{} BETWEEN ? AND ?", column_name(column.0)),
                 values: vec![low, high],
                 by_key: FloatKey::of(column.1).is_none(),
+                is_equality: false,
             })
         }
         Expr::InList(list) if !list.negated && list.list.len() <= VALUES_MAX => {
@@ -148,6 +162,7 @@ fn condition(definition: &TableDefinition, filter: &Expr) -> Option<KeyCondition
                 sql: format!("{} IN ({marks})", column_name(column.0)),
                 values,
                 by_key: true,
+                is_equality: true,
             };
             Some(found_by_key(column, condition))
         }
@@ -181,6 +196,7 @@ fn comparison(
         sql,
         values,
         by_key: op == Operator::Eq || FloatKey::of(column.1).is_none(),
+        is_equality: op == Operator::Eq,
     };
     Some(match op {
         Operator::Eq => found_by_key(column, condition),
