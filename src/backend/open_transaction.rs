@@ -122,7 +122,6 @@ impl OpenTransaction {
             State::Ended => return Err(BackendError::Ended),
         };
         let lane = self.lane;
-        let mut inner = inner;
         let read = reading(move || {
             if let Some(place) = place {
                 inner.open(Snapshot::to_read(place)?)?;

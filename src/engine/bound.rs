@@ -17,6 +17,7 @@ use futures::{StreamExt, TryStreamExt};
 use super::arrival::{Arrival, ParameterRows};
 use super::fault::planning;
 use super::lossless::{Texts, converted};
+use super::params;
 use super::reading::Reading;
 use super::types::type_name;
 use super::{Action, Engine, SessionTransaction, Statement};
@@ -226,14 +227,10 @@ impl Statement {
 
 /// Whether a plan yields one row, all of whose parameters are among VALUES.
 fn is_row_of_values(plan: &LogicalPlan) -> bool {
-    let has_parameter = |expr: &Expr| {
-        expr.exists(|expr| Ok(matches!(expr, Expr::Placeholder(_))))
-            .unwrap_or(true)
-    };
     match plan {
         LogicalPlan::Values(values) => values.values.len() == 1,
         LogicalPlan::Projection(projection) => {
-            !projection.expr.iter().any(has_parameter) && is_row_of_values(&projection.input)
+            !projection.expr.iter().any(params::is_in) && is_row_of_values(&projection.input)
         }
         LogicalPlan::SubqueryAlias(alias) => is_row_of_values(&alias.input),
         _ => false,
