@@ -220,44 +220,52 @@ async fn a_client_that_pauses_for_long_is_sent_away() {
     assert_eq!(alice.shows("SELECT count(*) FROM t").await, "0");
 }
 
+/// Sends more rows than are held in memory, leaves while the lane waits for the rest
+/// of them, and expects the part that was written to be undone.
+async fn break_off(alice: &mut Client, bob: &mut Client, command: CommandStatementIngest) {
+    let halves = [0..1_500_000, 1_500_000..3_000_000];
+    let halves = halves.map(|ids| numbers("id", ids)).to_vec();
+    let request = alice.request(stalled(&command, halves));
+    let mut leaving = alice.clone();
+    let put = tokio::spawn(async move { leaving.flight.do_put(request).await.map(drop) });
+    // Until it has the lane's turn to write, which others then wait for in vain.
+    while alice.update("DELETE FROM t WHERE id = -1").await.is_ok() {
+        assert!(!put.is_finished(), "{:?}", put.await);
+    }
+    assert_eq!(bob.update("UPDATE t SET word = word").await.unwrap(), 1);
+    assert!(!put.is_finished(), "{:?}", put.await);
+    put.abort();
+    let _ = put.await;
+    // A batch that is being written is written to its end before it is undone.
+    while let Err(busy) = alice.update("DELETE FROM t WHERE id = -1").await {
+        assert_eq!(busy.code(), Code::Unavailable, "{busy:?}");
+    }
+    assert_eq!(alice.shows("SELECT count(*) FROM t").await, "0");
+}
+
 #[tokio::test]
 async fn an_ingest_that_breaks_off_leaves_nothing() {
-    let (_server, mut alice, mut bob) = world().await;
+    let server = TestServer::start_with(|config| config.lanes.busy_timeout_ms = 200).await;
+    let (_server, mut alice, mut bob) = world_with(server).await;
     with_tables(&mut alice, &mut bob).await;
-    // More than is held in memory: a part is written when the client leaves.
+    bob.update("INSERT INTO t VALUES (1, 'canary')")
+        .await
+        .unwrap();
+    break_off(&mut alice, &mut bob, append("t")).await;
+    // A broken ingest ends the transaction that it is part of.
     let id = alice.begin().await.unwrap();
-    let rows = numbers("id", 0..1_500_000);
-    for command in [
-        append("t"),
-        CommandStatementIngest {
-            transaction_id: Some(id.clone()),
-            ..create("made")
-        },
-    ] {
-        let request = alice.request(stalled(&command, vec![rows.clone(), rows.clone()]));
-        let mut leaving = alice.clone();
-        let put = tokio::spawn(async move { leaving.flight.do_put(request).await.map(drop) });
-        // Until it has the lane's turn to write, which others then wait for in vain.
-        while bob.shows("SELECT 1").await == "1" && !put.is_finished() {
-            let locked = alice.update("DELETE FROM t WHERE id = -1").await;
-            if locked.is_err() {
-                break;
-            }
-        }
-        put.abort();
-        let _ = put.await;
-        // The part that is being written is written to its end before it is undone.
-        while let Err(busy) = alice.update("DELETE FROM t WHERE id = -1").await {
-            assert_eq!(busy.code(), Code::Unavailable, "{busy:?}");
-        }
-        assert_eq!(alice.shows("SELECT count(*) FROM t").await, "0");
-    }
+    let named = CommandStatementIngest {
+        transaction_id: Some(id.clone()),
+        ..create("made")
+    };
+    break_off(&mut alice, &mut bob, named).await;
     refused(
         alice.commit(&id).await,
         Code::FailedPrecondition,
         "was broken off",
     );
     refused(alice.query("SELECT * FROM made").await, Code::NotFound, "");
+    assert_eq!(bob.shows("SELECT id, word FROM t").await, "1|canary");
 }
 
 #[tokio::test]
