@@ -22,13 +22,14 @@ use super::error::Context;
 use super::line::Line;
 use super::places::{HeldPlace, Places};
 use super::schema::{Schema, State};
-use super::{BackendError, LaneVersion};
+use super::{BackendError, DatabaseName, LaneVersion};
 use crate::config::LanesConfig;
 use crate::tenant::Lane;
 
 /// How many connections to read with are kept: each takes two of the files that
-/// the process may open.
+/// the process may open. What everyone reads is read by several at a time.
 const IDLE_READERS_MAX: usize = 1;
+const IDLE_SHARED_READERS_MAX: usize = 8;
 /// What a write-ahead log is cut to after a checkpoint.
 const WAL_BYTES_KEPT: i64 = 4 << 20;
 /// How often an attempt is repeated that SQLite does not wait for.
@@ -223,8 +224,12 @@ impl Database {
 
     /// Keeps a connection that [`Database::reader`] gave for another reader.
     pub fn keep_reader(&self, connection: Connection) {
+        let max = match self.context.database {
+            DatabaseName::Lane(Lane::Tenant(_)) => IDLE_READERS_MAX,
+            DatabaseName::Lane(Lane::Global) | DatabaseName::System => IDLE_SHARED_READERS_MAX,
+        };
         let mut idle = self.reading.lock();
-        if connection.is_autocommit() && idle.len() < IDLE_READERS_MAX {
+        if connection.is_autocommit() && idle.len() < max {
             idle.push(connection);
             return;
         }
@@ -288,8 +293,12 @@ pub(super) fn harden(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "cell_size_check", true)
 }
 
+/// Statements that a connection keeps: those of a transaction, and of some tables.
+const STATEMENTS_KEPT: usize = 64;
+
 /// What every connection to a file that is ours has.
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "fullfsync", true)?;
     connection.pragma_update(None, "foreign_keys", true)?;

@@ -244,7 +244,7 @@ async fn read_on<T: Send + 'static>(
     f: impl FnOnce(&rusqlite::Transaction<'_>) -> Result<T, BackendError> + Send + 'static,
 ) -> Result<T, BackendError> {
     let permit = lease.database().read_permit().await?;
-    blocking(move || lease.read(&permit, f)).await
+    reading(move || lease.read(&permit, f)).await
 }
 
 /// Runs `f` where it may block. A panic of `f` goes on in the caller.
@@ -270,7 +270,20 @@ pub fn let_thread_block() {
     MAY_BLOCK.set(true);
 }
 
-fn may_block() -> bool {
+/// Runs `f` on a thread that may wait for a disk as long as `f` runs, as one may
+/// after [`let_thread_block`].
+pub fn while_thread_blocks<T>(f: impl FnOnce() -> T) -> T {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            MAY_BLOCK.set(self.0);
+        }
+    }
+    let _restore = Restore(MAY_BLOCK.replace(true));
+    f()
+}
+
+pub(crate) fn may_block() -> bool {
     MAY_BLOCK.get()
 }
 

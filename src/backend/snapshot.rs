@@ -48,6 +48,8 @@ pub(super) struct Snapshot {
     /// Taken when it ends.
     connection: Option<Connection>,
     writing: Option<Writing>,
+    /// Whether SQLite keeps the connection from writing.
+    query_only: bool,
     place: Place,
 }
 
@@ -55,8 +57,6 @@ struct Writing {
     turn: Turn,
     /// Whether the connection is the turn's, and not one to read with.
     is_turns: bool,
-    /// Whether SQLite lets the connection write now.
-    enabled: bool,
 }
 
 impl Snapshot {
@@ -66,6 +66,7 @@ impl Snapshot {
         let snapshot = Snapshot {
             connection: Some(connection),
             writing: None,
+            query_only: true,
             place,
         };
         snapshot.run("BEGIN DEFERRED")?;
@@ -82,8 +83,8 @@ impl Snapshot {
             writing: Some(Writing {
                 turn,
                 is_turns: true,
-                enabled: true,
             }),
+            query_only: false,
             place,
         };
         snapshot.run("BEGIN IMMEDIATE")?;
@@ -103,7 +104,6 @@ impl Snapshot {
         self.writing = Some(Writing {
             turn,
             is_turns: false,
-            enabled: true,
         });
         Ok(())
     }
@@ -158,7 +158,9 @@ impl Snapshot {
     /// Runs a statement that only ends or divides the transaction.
     pub fn run(&self, sql: &str) -> Result<(), BackendError> {
         self.connection()
-            .execute_batch(sql)
+            .prepare_cached(sql)
+            .and_then(|mut statement| statement.execute([]))
+            .map(|_none| ())
             .map_err(|error| self.context().statement(error))
     }
 
@@ -185,7 +187,7 @@ impl Snapshot {
             let connection = self.connection();
             let mut tables = connection.prepare(
                 "SELECT name FROM sqlite_schema
-                 WHERE type = 'table' AND name <> 'refinery_schema_history'
+                 WHERE type = 'table' AND name NOT IN ('refinery_schema_history', 'catalog_stamp')
                      AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'",
             )?;
             let tables = tables
@@ -233,17 +235,20 @@ impl Snapshot {
     }
 
     fn enable_writing(&mut self, enabled: bool) -> Result<(), BackendError> {
-        match &mut self.writing {
-            Some(writing) if writing.enabled != enabled => writing.enabled = enabled,
+        match self.writing {
+            Some(_) => self.set_query_only(!enabled),
             // One that may not write is opened so that it cannot.
-            _ => return Ok(()),
+            None => Ok(()),
         }
-        self.set_query_only(!enabled)
     }
 
-    fn set_query_only(&self, query_only: bool) -> Result<(), BackendError> {
-        set_query_only(self.connection(), query_only)
-            .map_err(|error| self.context().statement(error))
+    fn set_query_only(&mut self, query_only: bool) -> Result<(), BackendError> {
+        if self.query_only != query_only {
+            set_query_only(self.connection(), query_only)
+                .map_err(|error| self.context().statement(error))?;
+            self.query_only = query_only;
+        }
+        Ok(())
     }
 }
 
@@ -252,13 +257,16 @@ impl Drop for Snapshot {
         let Some(connection) = self.connection.take() else {
             return;
         };
-        let ended = connection.is_autocommit() || connection.execute_batch("ROLLBACK").is_ok();
+        let rollback = || connection.prepare_cached("ROLLBACK")?.execute([]);
+        let ended = connection.is_autocommit() || rollback().is_ok();
         let is_turns = self
             .writing
             .as_ref()
             .is_some_and(|writing| writing.is_turns);
+        let as_it_came =
+            self.query_only != is_turns || set_query_only(&connection, !is_turns).is_ok();
         // One that is not as it came is closed.
-        if !ended || set_query_only(&connection, !is_turns).is_err() {
+        if !ended || !as_it_came {
             return;
         }
         match &mut self.writing {

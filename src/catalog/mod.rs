@@ -19,6 +19,7 @@ pub(crate) mod schema_ipc;
 mod snapshot;
 mod source;
 mod sources;
+mod stamp;
 mod temporary;
 
 #[cfg(test)]

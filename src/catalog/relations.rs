@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rusqlite::{OptionalExtension, Row, named_params};
 
 use super::relation::{TableDefinition, TableDetails, ViewDefinition, ViewDetails};
-use super::{Leftovers, Relation, RelationBody, TemporaryOwner, schema_ipc};
+use super::{Leftovers, Relation, RelationBody, TemporaryOwner, schema_ipc, stamp};
 use crate::backend::{BackendError, Transaction};
 use crate::tenant::Lane;
 
@@ -79,6 +79,7 @@ pub(crate) fn take(
     transaction: &Transaction<'_>,
     which: &Leftovers,
 ) -> Result<Vec<i64>, BackendError> {
+    stamp::renew(transaction)?;
     let mut statement = transaction.connection().prepare_cached(
         "DELETE FROM relations
          WHERE tenant_id IS :tenant_id AND session IS NOT NULL AND session GLOB :owners
@@ -105,6 +106,7 @@ pub(crate) fn insert(
         return Ok(None);
     }
     let stored = Stored::of(&new.body)?;
+    stamp::renew(transaction)?;
     transaction
         .connection()
         .prepare_cached(
@@ -143,6 +145,7 @@ pub(crate) fn update(
 ) -> Result<bool, BackendError> {
     transaction.assert_tenant_matches(relation.lane.tenant())?;
     let stored = Stored::of(&relation.body)?;
+    stamp::renew(transaction)?;
     let updated = transaction
         .connection()
         .prepare_cached(
@@ -165,6 +168,7 @@ pub(crate) fn update(
 
 /// Forgets the relation of an id; `false` when the lane has none of the id.
 pub(crate) fn delete(transaction: &Transaction<'_>, id: i64) -> Result<bool, BackendError> {
+    stamp::renew(transaction)?;
     let deleted = transaction
         .connection()
         .prepare_cached("DELETE FROM relations WHERE tenant_id IS :tenant_id AND id = :id")?

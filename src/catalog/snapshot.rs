@@ -12,7 +12,7 @@ use moka::ops::compute::Op;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
-use super::{Relation, Source, TemporaryOwner, TemporarySessions, relations, sources};
+use super::{Relation, Source, TemporaryOwner, TemporarySessions, relations, sources, stamp};
 use crate::backend::{Backend, BackendError, LaneVersion, OpenTransaction, Transaction};
 use crate::tenant::{Lane, Scope};
 
@@ -206,6 +206,11 @@ struct Part {
 #[derive(Clone, Debug)]
 struct CachedObjects {
     version: LaneVersion,
+    /// The state of the lane's catalog at that version, if there is a lane.
+    state: Option<i64>,
+    /// What was read. A lane changes its version with every commit, this stays as
+    /// long as it shows the same: what is cached by its stamp outlives a commit of
+    /// something else.
     objects: Arc<LaneObjects>,
 }
 
@@ -284,37 +289,50 @@ impl Snapshots {
 
     async fn part(&self, part: Part) -> Result<Arc<LaneObjects>, BackendError> {
         let version = self.backend.version(part.lane)?;
-        if let Some(cached) = self.objects.get(&part)
+        let cached = self.objects.get(&part);
+        if let Some(cached) = &cached
             && cached.version == version
         {
+            return Ok(Arc::clone(&cached.objects));
+        }
+        let known = cached.as_ref().and_then(|cached| cached.state);
+        let read = self
+            .backend
+            .read_versioned(part.lane, move |transaction| {
+                let state = Some(stamp::read(transaction)?);
+                let objects = match part.owner {
+                    _ if state == known => None,
+                    None => Some(LaneObjects::read(transaction)?),
+                    Some(owner) => Some(LaneObjects::read_temporary(transaction, owner)?),
+                };
+                Ok((state, objects))
+            })
+            .await?;
+        let (version, (state, objects)) =
+            read.unwrap_or((LaneVersion::ABSENT, (None, Some(LaneObjects::default()))));
+        let keep = |objects| CachedObjects {
+            version,
+            state,
+            objects,
+        };
+        if objects.is_none()
+            && let Some(cached) = cached
+        {
+            self.objects.insert(part, keep(Arc::clone(&cached.objects)));
             return Ok(cached.objects);
         }
-        let (version, objects) = self
-            .backend
-            .read_versioned(part.lane, move |transaction| match part.owner {
-                None => LaneObjects::read(transaction),
-                Some(owner) => LaneObjects::read_temporary(transaction, owner),
-            })
-            .await?
-            .unwrap_or((LaneVersion::ABSENT, LaneObjects::default()));
-        Ok(self.keep(part, version, objects))
-    }
-
-    /// Puts what was read into the cache. A lane changes its version with every
-    /// commit, its stamp only with its objects: what is cached by the stamp
-    /// outlives a commit of something else.
-    fn keep(&self, part: Part, version: LaneVersion, read: LaneObjects) -> Arc<LaneObjects> {
+        let read = objects.unwrap_or_default();
         let kept = self.objects.entry(part).and_compute_with(|cached| {
             let unchanged = cached
                 .map(|entry| entry.into_value().objects)
                 .filter(|objects| objects.shows_the_same(&read));
-            let objects = unchanged.unwrap_or_else(|| self.stamped(read));
-            Op::Put(CachedObjects { version, objects })
+            Op::Put(keep(unchanged.unwrap_or_else(|| self.stamped(read))))
         });
-        kept.into_entry()
+        Ok(kept
+            .into_entry()
             .expect("a computation that ends in Put has an entry")
             .into_value()
-            .objects
+            .objects)
     }
 
     fn stamped(&self, objects: LaneObjects) -> Arc<LaneObjects> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rusqlite::{OptionalExtension, Row, named_params};
 
-use super::{NewSource, Source, SourceFormat, TenantColumn, TenantEncoding, schema_ipc};
+use super::{NewSource, Source, SourceFormat, TenantColumn, TenantEncoding, schema_ipc, stamp};
 use crate::backend::{BackendError, Transaction};
 
 /// The names of a row's columns, in the order that [`StoredRow::read`] takes.
@@ -37,6 +37,7 @@ pub(super) fn insert(
         return Ok(None);
     }
     let stored = Stored::of(&source.definition)?;
+    stamp::renew(transaction)?;
     transaction
         .connection()
         .prepare_cached(
@@ -71,6 +72,7 @@ pub(super) fn update(
         return Ok(None);
     };
     let stored = Stored::of(&source.definition)?;
+    stamp::renew(transaction)?;
     transaction
         .connection()
         .prepare_cached(
@@ -96,6 +98,7 @@ pub(super) fn update(
 
 /// Forgets a source of the lane; `false` when the lane has none of the name.
 pub(super) fn delete(transaction: &Transaction<'_>, name: &str) -> Result<bool, BackendError> {
+    stamp::renew(transaction)?;
     let deleted = transaction
         .connection()
         .prepare_cached("DELETE FROM sources WHERE tenant_id IS :tenant_id AND name = :name")?

@@ -32,6 +32,7 @@ mod tables;
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::thread::available_parallelism;
 
 use self::args::{Cli, Command, ConfigCommand, GlobalArgs, OutputArgs, OutputFormat};
 use self::failure::{Failure, Outcome};
@@ -63,7 +64,11 @@ pub fn main() -> ExitCode {
 }
 
 fn runtime() -> Outcome<tokio::runtime::Runtime> {
+    let cores = available_parallelism().map_or(1, usize::from);
     tokio::runtime::Builder::new_multi_thread()
+        // Short statements run on them, and as many as there are cores may wait for
+        // a disk.
+        .worker_threads(2 * cores)
         .enable_all()
         .thread_stack_size(WORKER_STACK_BYTES)
         .build()

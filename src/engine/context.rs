@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::thread::available_parallelism;
 
 use datafusion::catalog::Session;
 use datafusion::common::alias::AliasGenerator;
@@ -12,13 +13,14 @@ use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{FunctionRegistry, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::optimizer::OptimizerConfig;
+use datafusion::optimizer::{Optimizer, OptimizerConfig};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 
 use super::coercion::Operands;
 use super::fault::planning;
 use super::limits::Limits;
+use super::short::{self, Places};
 use super::stream::ended_early;
 use super::turns::InTurn;
 use super::values::bound_functions;
@@ -36,10 +38,15 @@ pub(super) struct Planner {
     state: SessionState,
     /// The same with one partition to a plan.
     in_order: SessionState,
+    /// The same without DataFusion's rules for physical plans.
+    of_simple: SessionState,
+    /// Without the rules that find nothing in a plan of one input.
+    optimizer_of_one_input: Optimizer,
     // One for all statements: it holds the functions, the settings and the
     // memory pool, and nothing of a statement.
     task: Arc<TaskContext>,
     workers: Workers,
+    places: Arc<Places>,
     limits: Limits,
 }
 
@@ -90,12 +97,19 @@ impl Planner {
         let mut in_order = state.clone();
         let options = in_order.config_mut().options_mut();
         options.execution.target_partitions = 1;
+        let of_simple = SessionStateBuilder::new_from_existing(in_order.clone())
+            .with_physical_optimizer_rules(Vec::new())
+            .build();
         let workers = Workers::new(config)?;
         Ok(Planner {
-            state,
             in_order,
+            optimizer_of_one_input: without_idle_rules(state.optimizer()),
+            state,
+            of_simple,
             task,
             workers,
+            // As many as there are cores: servers have twice as many threads.
+            places: Arc::new(Places::new(available_parallelism().map_or(1, usize::from))),
             limits: Limits::new(config),
         })
     }
@@ -132,8 +146,11 @@ impl Planner {
             .analyzer()
             .execute_and_check(plan, &options, |_, _| {})
             .map_err(planning)?;
-        self.state
-            .optimizer()
+        let optimizer = match short::has_one_input(&analyzed)? {
+            true => &self.optimizer_of_one_input,
+            false => self.state.optimizer(),
+        };
+        optimizer
             .optimize(analyzed, &at, |_, _| {})
             .map_err(planning)
     }
@@ -154,6 +171,19 @@ impl Planner {
         self.in_order
             .query_planner()
             .create_physical_plan(plan, &self.in_order)
+            .await
+            .map_err(planning)
+    }
+
+    /// The plan of a simple query over few rows, which none of DataFusion's rules
+    /// for physical plans would make shorter.
+    pub(super) async fn physical_of_simple(
+        &self,
+        plan: &LogicalPlan,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        self.of_simple
+            .query_planner()
+            .create_physical_plan(plan, &self.of_simple)
             .await
             .map_err(planning)
     }
@@ -179,10 +209,41 @@ impl Planner {
         &self.workers
     }
 
+    /// Where short work may wait for a disk.
+    pub(super) fn places(&self) -> &Arc<Places> {
+        &self.places
+    }
+
     /// What running plans share.
     pub(super) fn task(&self) -> Arc<TaskContext> {
         Arc::clone(&self.task)
     }
+}
+
+/// DataFusion's rules about joins, set operations, subqueries, aggregates and sorts.
+/// One that a newer DataFusion names otherwise is kept.
+const IDLE_RULES: [&str; 15] = [
+    "rewrite_set_comparison",
+    "optimize_unions",
+    "unions_to_filter",
+    "replace_distinct_aggregate",
+    "eliminate_join",
+    "decorrelate_predicate_subquery",
+    "scalar_subquery_to_join",
+    "decorrelate_lateral_join",
+    "extract_equijoin_predicate",
+    "eliminate_duplicated_expr",
+    "eliminate_cross_join",
+    "filter_null_join_keys",
+    "eliminate_outer_join",
+    "single_distinct_aggregation_to_group_by",
+    "eliminate_group_by_constant",
+];
+
+fn without_idle_rules(optimizer: &Optimizer) -> Optimizer {
+    let rules = optimizer.rules.iter();
+    let rules = rules.filter(|rule| !IDLE_RULES.contains(&rule.name()));
+    Optimizer::with_rules(rules.cloned().collect())
 }
 
 /// What the optimizer asks of a statement: the session's settings and the time

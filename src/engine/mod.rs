@@ -33,6 +33,7 @@ mod numbers;
 mod params;
 mod reading;
 mod rule;
+mod short;
 mod statement;
 mod stored;
 mod stream;
@@ -56,6 +57,7 @@ mod yielding;
 use std::sync::Arc;
 
 use datafusion::common::ScalarValue;
+use datafusion::sql::sqlparser::ast::Statement as ParsedStatement;
 use moka::sync::Cache;
 use tokio::runtime::Handle;
 
@@ -220,7 +222,10 @@ impl Engine {
                 let own = transaction.own();
                 parts.catalog.snapshot_within(scope, own).await?
             }
-            _ => parts.catalog.snapshot(scope).await?,
+            _ => {
+                let reading = parts.catalog.snapshot(scope);
+                short::run_here(parts.planner.places(), async { Ok(reading.await?) }).await?
+            }
         };
         if let own @ Lane::Tenant(_) = scope.writable() {
             let shared = snapshot.without_session().version();
@@ -238,12 +243,7 @@ impl Engine {
         };
         let statement = match parts.statements.get(&key) {
             Some(statement) => statement,
-            None => {
-                // Planning may take long too: a text of a few lines makes a large plan.
-                let engine = self.clone();
-                let planning = async move { engine.plan(key, &snapshot) };
-                parts.planner.spawn(scope, planning).await?
-            }
+            None => self.plan(scope, key, snapshot).await?,
         };
         if statement.makes_temporary() {
             temporary::session_of(scope)?;
@@ -251,7 +251,41 @@ impl Engine {
         Ok(statement)
     }
 
-    fn plan(&self, key: StatementKey, snapshot: &Arc<CatalogSnapshot>) -> Result<Arc<Statement>> {
+    async fn plan(
+        &self,
+        scope: &Scope,
+        key: StatementKey,
+        snapshot: Arc<CatalogSnapshot>,
+    ) -> Result<Arc<Statement>> {
+        let planner = &self.0.planner;
+        let parsed = match key.sql.len() <= short::TEXT_BYTES_MAX {
+            true => Some(statement::read(&key.sql, planner.limits())?),
+            false => None,
+        };
+        if let Some(parsed) = &parsed
+            && short::is_short_to_plan(parsed, &snapshot)
+        {
+            let planning = async { self.plan_parsed(key, parsed.clone(), &snapshot) };
+            return short::run_here(planner.places(), planning).await;
+        }
+        // Planning may take long too: a text of a few lines makes a large plan.
+        let engine = self.clone();
+        let planning = async move {
+            let parsed = match parsed {
+                Some(parsed) => parsed,
+                None => statement::read(&key.sql, engine.0.planner.limits())?,
+            };
+            engine.plan_parsed(key, parsed, &snapshot)
+        };
+        planner.spawn(scope, planning).await
+    }
+
+    fn plan_parsed(
+        &self,
+        key: StatementKey,
+        parsed: ParsedStatement,
+        snapshot: &Arc<CatalogSnapshot>,
+    ) -> Result<Arc<Statement>> {
         let parts = &self.0;
         let StatementKey {
             scope, names, sql, ..
@@ -268,7 +302,7 @@ impl Engine {
         let statement = Arc::new(Statement::plan(
             scope,
             sql,
-            parts.planner.limits(),
+            parsed,
             &parts.planner,
             &resolver,
         )?);
@@ -334,6 +368,10 @@ impl Engine {
             };
             return self.run_reading(reading, parameters, reads).await;
         }
+        if statement.is_short_write() {
+            let work = self.change(scope, statement, parameters, within);
+            return short::run_here(self.0.planner.places(), work).await;
+        }
         // What a write computes is computed where plans are.
         let (engine, scope) = (self.clone(), scope.clone());
         let (statement, parameters) = (Arc::clone(statement), parameters.to_vec());
@@ -390,9 +428,22 @@ impl Engine {
         reads: StatementReads,
     ) -> Result<RecordStream> {
         let planner = &self.0.planner;
+        let work = planner.workers().begin(reading.scope());
+        if reading.is_simple() {
+            let logical = reading.bind(planner, parameters)?;
+            if short::reads_few(&logical)? {
+                let planning = async {
+                    let plan = planner.physical_of_simple(&logical).await?;
+                    verify::verify(&plan, reading.scope())?;
+                    guard::attach(&plan, &reads);
+                    Ok(plan)
+                };
+                let (task, places) = (planner.task(), planner.places());
+                return RecordStream::start_here(planning, task, &work, places).await;
+            }
+        }
         let (engine, reading) = (self.clone(), Arc::clone(reading));
         let parameters = parameters.to_vec();
-        let work = planner.workers().begin(reading.scope());
         let planning = async move {
             let planner = &engine.0.planner;
             let logical = reading.bind(planner, &parameters)?;

@@ -12,6 +12,7 @@ use datafusion::optimizer::AnalyzerRule;
 use super::context::Planner;
 use super::fault::planning;
 use super::params;
+use super::short;
 use super::total::{compares, connects};
 use super::{ScopedTable, TenantScopeAnalyzerRule};
 use crate::error::{Error, Result};
@@ -29,6 +30,8 @@ pub(super) struct Reading {
     schema: SchemaRef,
     /// Whether the order of the source's rows is kept.
     in_order: bool,
+    /// Whether it does so little to each row that it is short where it reads few.
+    is_simple: bool,
 }
 
 impl Reading {
@@ -57,6 +60,10 @@ impl Reading {
             };
             (nulls.schema().inner().clone(), optimized)
         };
+        let is_simple = match &optimized {
+            Some(optimized) => short::is_simple(optimized)?,
+            None => false,
+        };
         Ok(Reading {
             scope: scope.clone(),
             plan,
@@ -64,6 +71,7 @@ impl Reading {
             parameters,
             schema: without_metadata(&schema),
             in_order: false,
+            is_simple,
         })
     }
 
@@ -77,7 +85,13 @@ impl Reading {
             optimized: None,
             parameters: Arc::new(Schema::empty()),
             in_order: true,
+            is_simple: false,
         }
+    }
+
+    /// Whether its plan is simple: see [`short::is_simple`].
+    pub(super) fn is_simple(&self) -> bool {
+        self.is_simple
     }
 
     pub(super) fn is_in_order(&self) -> bool {

@@ -57,13 +57,10 @@ impl Statement {
     pub(super) fn plan(
         scope: &Scope,
         sql: &str,
-        limits: &Limits,
+        statement: ast::Statement,
         planner: &Planner,
         resolver: &Resolver<'_>,
     ) -> Result<Self> {
-        let mut statement = parse(sql, Some(limits))?;
-        limits.check_statement(&statement)?;
-        params::type_concatenations(&mut statement);
         let has_parameters = params::has_parameters(&statement);
         let planned = Statement::of(scope, sql, statement, planner, resolver);
         planned.map_err(|error| match has_parameters {
@@ -197,6 +194,19 @@ impl Statement {
         }
     }
 
+    /// Whether it writes few rows of values, without more to compute for them.
+    pub(super) fn is_short_write(&self) -> bool {
+        match &self.action {
+            Action::Write(write, checks, Some(Rows::Direct(rows))) => {
+                rows.are_few()
+                    && !checks.compute()
+                    && write.conflict.is_none()
+                    && write.returning.is_none()
+            }
+            _ => false,
+        }
+    }
+
     pub(super) fn action(&self) -> &Action {
         &self.action
     }
@@ -281,6 +291,14 @@ fn described(plan: LogicalPlan) -> Result<LogicalPlan> {
         })
         .and_then(LogicalPlanBuilder::build)
         .map_err(planning)
+}
+
+/// The one statement of a text that a caller sent, within the limits of one.
+pub(super) fn read(sql: &str, limits: &Limits) -> Result<ast::Statement> {
+    let mut statement = parse(sql, Some(limits))?;
+    limits.check_statement(&statement)?;
+    params::type_concatenations(&mut statement);
+    Ok(statement)
 }
 
 /// The one statement of a text that the server wrote or has checked before.

@@ -1,5 +1,7 @@
 //! Record batches as they are made.
 
+use std::future::poll_fn;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -9,12 +11,14 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::ExecutionPlan;
+use futures::stream::CatchUnwind;
 use futures::{FutureExt, Stream, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::fault;
 use super::interrupt::interruptible;
+use super::short::{Here, Places, panicked, run_here};
 use super::turns::{AbandonOnDrop, InTurn, Work};
 use super::workers::Workers;
 use crate::error::{Error, Result};
@@ -48,9 +52,20 @@ pub struct RecordStream {
     group: std::vec::IntoIter<Result<RecordBatch>>,
     /// Whether nothing comes after the group.
     is_last: bool,
-    groups: mpsc::Receiver<Group>,
-    task: Option<AbortOnDropHandle<()>>,
-    _work: Option<AbandonOnDrop>,
+    rest: Rest,
+}
+
+/// Where the groups after the first come from.
+enum Rest {
+    Nothing,
+    /// From a task on the plan threads.
+    Task {
+        groups: mpsc::Receiver<Group>,
+        task: AbortOnDropHandle<()>,
+        _work: AbandonOnDrop,
+    },
+    /// From the thread that asks for them.
+    Here(Here<CatchUnwind<AssertUnwindSafe<Groups>>>),
 }
 
 impl RecordStream {
@@ -102,24 +117,65 @@ impl RecordStream {
             schema,
             group: first.batches.into_iter(),
             is_last: first.is_last,
-            groups,
-            task: Some(task),
-            _work: Some(abandon),
+            rest: Rest::Task {
+                groups,
+                task,
+                _work: abandon,
+            },
         })
+    }
+
+    /// Runs what `planning` makes on the thread that asks for the rows.
+    pub(super) async fn start_here(
+        planning: impl Future<Output = Result<Arc<dyn ExecutionPlan>>> + Send,
+        context: Arc<TaskContext>,
+        work: &Arc<Work>,
+        places: &Arc<Places>,
+    ) -> Result<Self> {
+        let plan = run_here(places, planning).await?;
+        let schema = plan.schema();
+        let groups = AssertUnwindSafe(Groups::of(plan, context, work)?).catch_unwind();
+        let mut stream = RecordStream {
+            schema,
+            group: Vec::new().into_iter(),
+            is_last: false,
+            rest: Rest::Here(Here::new(places, groups)),
+        };
+        // All of it, nearly always.
+        poll_fn(|cx| stream.poll_group(cx)).await;
+        Ok(stream)
+    }
+
+    /// Waits for the next group. `false`: there is none.
+    fn poll_group(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        let group = match &mut self.rest {
+            Rest::Nothing => None,
+            Rest::Task { groups, .. } => ready!(groups.poll_recv(cx)),
+            Rest::Here(groups) => match ready!(groups.poll_next_unpin(cx)) {
+                Some(Ok(group)) => Some(group),
+                Some(Err(panic)) => Some(Group {
+                    batches: vec![Err(panicked(panic.as_ref()))],
+                    is_last: true,
+                }),
+                None => None,
+            },
+        };
+        let Some(group) = group else {
+            return Poll::Ready(false);
+        };
+        self.is_last = group.is_last;
+        self.group = group.batches.into_iter();
+        Poll::Ready(true)
     }
 
     /// Rows that are there already.
     pub(super) fn ready(schema: SchemaRef, batches: Vec<RecordBatch>) -> Self {
-        // Nothing more comes.
-        let (_, groups) = mpsc::channel(1);
         let group: Vec<_> = batches.into_iter().map(Ok).collect();
         RecordStream {
             schema,
             group: group.into_iter(),
             is_last: true,
-            groups,
-            task: None,
-            _work: None,
+            rest: Rest::Nothing,
         }
     }
 
@@ -211,21 +267,17 @@ impl Stream for RecordStream {
             if self.is_last {
                 return Poll::Ready(None);
             }
-            match ready!(self.groups.poll_recv(cx)) {
-                Some(group) => {
-                    self.is_last = group.is_last;
-                    self.group = group.batches.into_iter();
-                }
-                None => break,
+            if !ready!(self.poll_group(cx)) {
+                break;
             }
         }
         // A plan that panicked closes the channel too, and its rows so far must
         // not pass for all of them.
-        let Some(task) = &mut self.task else {
+        let Rest::Task { task, .. } = &mut self.rest else {
             return Poll::Ready(None);
         };
         let ended = ready!(task.poll_unpin(cx));
-        self.task = None;
+        self.rest = Rest::Nothing;
         Poll::Ready(ended.err().map(|error| Err(ended_early(Some(error)))))
     }
 }

@@ -1,6 +1,7 @@
 //! Each layer of enforcement by itself, with the others out of the way.
 
 mod buggy_caller;
+mod short;
 
 use std::str::FromStr;
 use std::sync::Arc;

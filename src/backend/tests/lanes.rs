@@ -254,7 +254,7 @@ async fn a_lane_made_by_many_at_once_is_made_once() {
             row.get(0)
         })
         .unwrap();
-    assert_eq!(migrations, 3);
+    assert_eq!(migrations, 4);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -153,3 +153,73 @@ proptest! {
         })?;
     }
 }
+
+/// Symptom of a stamp that counts: a lane that is restored and changed once more had
+/// the stamp that it had before, and whoever had looked then saw what was gone.
+#[tokio::test]
+async fn a_restored_lane_shows_what_the_backup_holds_and_what_came_after() {
+    let dir = TempDir::new().unwrap();
+    let (here, there) = (catalog(&dir).await, catalog(&dir).await);
+    let backend = Backend::open(dir.path(), &LanesConfig::default())
+        .await
+        .unwrap();
+    let register = async |name: &str| {
+        here.register_source(&as_alice(), new_source(name, "file:///x"))
+            .await
+            .unwrap();
+    };
+    let names = async || {
+        let listed = listed(&there, &as_alice()).await;
+        listed.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+    };
+    here.register_source(&as_bob(), new_source("bobs", "file:///y"))
+        .await
+        .unwrap();
+    register("kept").await;
+    let lane = as_alice().writable();
+    let backup = dir.path().join("backup");
+    backend.backup(lane, &backup).await.unwrap();
+    register("lost").await;
+    assert_eq!(names().await, ["kept", "lost"]);
+    backend.restore(lane, &backup, |_| Ok(())).await.unwrap();
+    assert_eq!(names().await, ["kept"]);
+    register("new").await;
+    assert_eq!(names().await, ["kept", "new"]);
+}
+
+/// Everything that writes the catalog of a lane renews its stamp, and nothing else.
+#[tokio::test]
+async fn the_stamp_of_a_lane_changes_with_its_catalog_alone() {
+    let dir = TempDir::new().unwrap();
+    let catalog = catalog(&dir).await;
+    let scope = as_alice();
+    catalog
+        .register_source(&scope, new_source("a", "file:///a"))
+        .await
+        .unwrap();
+    let backend = Backend::open(dir.path(), &LanesConfig::default())
+        .await
+        .unwrap();
+    let stamp = async || {
+        let read = backend.read(scope.writable(), stamp::read).await.unwrap();
+        read.unwrap()
+    };
+    let mut stamps = vec![stamp().await];
+    for (model, changes) in [("bert", true), ("ernie", false)] {
+        catalog
+            .register_model(&scope, new_model(model, "1"))
+            .await
+            .unwrap();
+        if changes {
+            catalog
+                .refresh_source(&scope, new_source("a", "file:///b"))
+                .await
+                .unwrap();
+        }
+        let is_new = !stamps.contains(&stamp().await);
+        assert_eq!(is_new, changes);
+        stamps.push(stamp().await);
+    }
+    catalog.drop_source(&scope, "a").await.unwrap();
+    assert!(!stamps.contains(&stamp().await));
+}

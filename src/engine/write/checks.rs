@@ -71,6 +71,11 @@ impl RowChecks {
         }
     }
 
+    /// Whether there is a CHECK, which may compute for long.
+    pub fn compute(&self) -> bool {
+        !self.conditions.is_empty()
+    }
+
     /// The rows in the table's schema.
     ///
     /// # Errors

@@ -18,6 +18,9 @@ use crate::error::{Error, Result};
 /// Values that are given in one statement at most; more of them are a query.
 const VALUES_MAX: usize = 65_536;
 
+/// Values of a statement that are few.
+const FEW_VALUES: usize = 256;
+
 /// Rows of values and parameters.
 #[derive(Debug)]
 pub(in crate::engine) struct DirectRows {
@@ -82,6 +85,11 @@ impl DirectRows {
     /// The types of the parameters.
     pub fn parameters(&self) -> &SchemaRef {
         &self.parameters
+    }
+
+    /// Whether the values are few.
+    pub fn are_few(&self) -> bool {
+        self.rows.len() * self.columns.fields().len() <= FEW_VALUES
     }
 
     /// The columns with `values` for the parameters, and how many rows there are.

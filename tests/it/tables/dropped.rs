@@ -129,7 +129,10 @@ async fn rows_of_a_dropped_shared_table_leave_no_byte_in_any_lane() {
 fn drop_as_one_who_crashes(dir: &Path) {
     let global = Connection::open(dir.join("global.db")).unwrap();
     global
-        .execute_batch("BEGIN; DELETE FROM relations WHERE name = 'words'; DROP TABLE t1; COMMIT")
+        .execute_batch(
+            "BEGIN; DELETE FROM relations WHERE name = 'words'; DROP TABLE t1;
+             UPDATE catalog_stamp SET stamp = random(); COMMIT",
+        )
         .unwrap();
 }
 
