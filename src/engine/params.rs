@@ -1,13 +1,13 @@
 //! `?` and `$1` in a statement, and the values bound to them.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{ParamValues, ScalarValue};
-use datafusion::logical_expr::expr::Placeholder;
+use datafusion::logical_expr::expr::{Cast, Placeholder};
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
@@ -103,13 +103,16 @@ pub(super) fn name_types(error: Error) -> Error {
 }
 
 /// The parameters of a plan in order, named `$1`, `$2` and so on. One whose use
-/// does not tell its type is a number of rows in LIMIT and OFFSET, else text, as
-/// in Postgres.
+/// does not tell its type is of the type that it is cast to, a number of rows in
+/// LIMIT and OFFSET, else text, as in Postgres.
 pub(super) fn parameter_schema(plan: &LogicalPlan) -> Result<SchemaRef> {
-    let known = plan.get_parameter_fields().map_err(planning)?;
+    // Two uses that tell two types are refused here; one that tells none hides
+    // what another has told.
+    let names = plan.get_parameter_fields().map_err(planning)?.into_keys();
+    let told = told_types(plan).map_err(planning)?;
     let limits = in_limits(plan).map_err(planning)?;
-    let mut fields = vec![None; known.len()];
-    for (name, known) in known {
+    let mut fields = vec![None; names.len()];
+    for name in names {
         let number: usize = name
             .strip_prefix('$')
             .and_then(|digits| digits.parse().ok())
@@ -124,10 +127,10 @@ pub(super) fn parameter_schema(plan: &LogicalPlan) -> Result<SchemaRef> {
                 "parameter `{name}` leaves a gap: number parameters $1, $2 and so on"
             ))
         })?;
-        let field = match known {
-            Some(known) if !known.data_type().is_null() => {
-                let metadata = extension_of(known.metadata());
-                Field::new(name, known.data_type().clone(), true).with_metadata(metadata)
+        let field = match told.get(&name) {
+            Some(told) => {
+                let metadata = extension_of(told.metadata());
+                Field::new(name, told.data_type().clone(), true).with_metadata(metadata)
             }
             _ if limits.contains(&name) => Field::new(name, DataType::Int64, true),
             _ => Field::new(name, DataType::Utf8, true),
@@ -137,6 +140,46 @@ pub(super) fn parameter_schema(plan: &LogicalPlan) -> Result<SchemaRef> {
     // As many names as places, each in a place of its own.
     let fields: Vec<Field> = fields.into_iter().flatten().collect();
     Ok(Arc::new(Schema::new(fields)))
+}
+
+/// The types that a plan tells of its parameters, by their names: where any use
+/// tells one, else what they are cast to, unless that is several types.
+fn told_types(plan: &LogicalPlan) -> datafusion::common::Result<HashMap<String, FieldRef>> {
+    let mut used: HashMap<String, FieldRef> = HashMap::new();
+    let mut casts: HashMap<String, Option<FieldRef>> = HashMap::new();
+    let mut note = |expr: &Expr| match expr {
+        Expr::Placeholder(Placeholder {
+            id,
+            field: Some(field),
+        }) if !field.data_type().is_null() => {
+            used.entry(id.clone()).or_insert_with(|| Arc::clone(field));
+        }
+        Expr::Cast(Cast { expr, field }) => {
+            if let Expr::Placeholder(parameter) = expr.as_ref() {
+                casts
+                    .entry(parameter.id.clone())
+                    .and_modify(|known| {
+                        known.take_if(|known| known.data_type() != field.data_type());
+                    })
+                    .or_insert_with(|| Some(Arc::clone(field)));
+            }
+        }
+        _ => {}
+    };
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                note(expr);
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })?;
+    let casts = casts.into_iter();
+    let mut told: HashMap<_, _> = casts
+        .filter_map(|(name, field)| Some((name, field?)))
+        .collect();
+    told.extend(used);
+    Ok(told)
 }
 
 /// The names of the parameters that say how many rows.

@@ -1,7 +1,7 @@
 //! Flight SQL over the wire: queries, prepared statements, metadata and
 //! options, and what is refused.
 
-use arrow::array::{AsArray, Int64Array, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use arrow_flight::sql::{
     Any, CommandGetCatalogs, CommandGetDbSchemas, CommandGetExportedKeys, CommandGetPrimaryKeys,
@@ -612,6 +612,50 @@ async fn parameters_without_a_type_are_text_or_told_how_to_get_one() {
             Code::InvalidArgument,
             "CAST(? AS BIGINT)",
         );
+    }
+}
+
+/// Symptom: `CAST(? AS BIGINT)` and `id = $1 OR $1 IS NULL` asked for text, and
+/// drivers that bind what is asked for, as Go's, could not bind a number.
+#[tokio::test]
+async fn a_parameter_is_of_the_type_that_its_uses_tell() {
+    let server = TestServer::start().await;
+    let mut client = Client::connect(&server, Some("cast")).await;
+    for (sql, want) in [
+        ("select cast(? as bigint)", DataType::Int64),
+        ("select ?::boolean", DataType::Boolean),
+        ("select 1 where cast(? as int) = 1", DataType::Int32),
+        ("select cast(cast(? as varchar) as date)", DataType::Utf8),
+        (
+            "select cast($1 as int) as a, cast($1 as int) as b",
+            DataType::Int32,
+        ),
+        // Two types are none.
+        (
+            "select cast($1 as int) as a, cast($1 as date) as b",
+            DataType::Utf8,
+        ),
+        ("select 1 where 1 = $1 or $1 is null", DataType::Int64),
+        ("select 1 where $1 is null or 1 = $1", DataType::Int64),
+        // What it is compared with comes first, in whatever order.
+        (
+            "select 1 where 1 = $1 and cast($1 as double) > 0",
+            DataType::Int64,
+        ),
+    ] {
+        let told = client.prepare(sql).await.unwrap().parameter_schema;
+        let told = Schema::try_from(IpcMessage(told)).unwrap();
+        assert_eq!(told.field(0).data_type(), &want, "{sql}");
+    }
+    let sql = "select cast(? as bigint)";
+    let handle = client.prepare(sql).await.unwrap().prepared_statement_handle;
+    let number = std::sync::Arc::new(Int64Array::from(vec![7])) as ArrayRef;
+    let text = std::sync::Arc::new(StringArray::from(vec!["7"])) as ArrayRef;
+    for given in [number, text] {
+        let row = RecordBatch::try_from_iter([("0", given)]).unwrap();
+        let handle = client.bind_row(&handle, row).await.unwrap();
+        let rows = client.rows(&prepared(&handle)).await.unwrap();
+        assert_eq!(rows.column(0).as_primitive::<Int64Type>().value(0), 7);
     }
 }
 
