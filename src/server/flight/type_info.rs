@@ -41,6 +41,8 @@ fn described(table: &TableEntry, field: &Field) -> Field {
     };
     tell("CATALOG_NAME", table.catalog.clone());
     tell("DB_SCHEMA_NAME", table.schema.clone());
+    // What the clients of Go, Java and C++ look for instead.
+    tell("SCHEMA_NAME", table.schema.clone());
     tell("TABLE_NAME", table.name.clone());
     let name = match type_name(field) {
         own if matches!(own.as_str(), "UUID" | "JSON") => own,
@@ -306,6 +308,7 @@ mod tests {
         };
         assert_eq!(told(0, "CATALOG_NAME").unwrap(), "inbox");
         assert_eq!(told(0, "DB_SCHEMA_NAME").unwrap(), "public");
+        assert_eq!(told(0, "SCHEMA_NAME").unwrap(), "public");
         assert_eq!(told(0, "TABLE_NAME").unwrap(), "mail");
         assert_eq!(told(0, "TYPE_NAME").unwrap(), "BIGINT");
         assert_eq!(told(0, "PRECISION").unwrap(), "19");
