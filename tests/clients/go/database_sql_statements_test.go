@@ -251,10 +251,10 @@ func sqlTransactions(t *testing.T) {
 	t.Run("end when the session is bound to another tenant", func(t *testing.T) {
 		transaction := begin(t, db)
 		execute(t, transaction, "INSERT INTO t VALUES (8)")
-		session.bind(newTenant())
+		session.bind(t, newTenant())
 		refused(t, fetchError(t, transaction, "SELECT 1"), codes.NotFound, "does not exist, or has ended")
 		_ = transaction.Rollback()
-		session.bind(tenant)
+		session.bind(t, tenant)
 		require.Equal(t, [][]any{{int64(1)}, {int64(2)}}, ids(t))
 		require.Equal(t, [][]any{{int64(1)}, {int64(2)}}, fetched(t, db, "SELECT id FROM t ORDER BY id"))
 	})

@@ -33,7 +33,7 @@ func newSession(t *testing.T, tenant string) *Session {
 	t.Helper()
 	session := &Session{t, "session-" + uuid.NewString(), pb.NewSessionServiceClient(dial(t))}
 	if tenant != "" {
-		session.bind(tenant)
+		session.bind(t, tenant)
 	}
 	return session
 }
@@ -56,25 +56,25 @@ func (s *Session) in(ctx context.Context) context.Context {
 	return metadata.AppendToOutgoingContext(ctx, sessionHeader, s.id)
 }
 
-func (s *Session) bind(tenant string) {
-	s.t.Helper()
+func (s *Session) bind(t *testing.T, tenant string) {
+	t.Helper()
 	answer, err := s.sessions.SetTenant(s.ctx(), &pb.SetTenantRequest{Tenant: &pb.Tenant{Id: tenant}})
-	require.NoError(s.t, err)
-	require.Equal(s.t, tenant, answer.Tenant.Id)
+	require.NoError(t, err)
+	require.Equal(t, tenant, answer.Tenant.Id)
 }
 
 // bound is the tenant that the server says the session is bound to, or nothing.
-func (s *Session) bound() string {
-	s.t.Helper()
+func (s *Session) bound(t *testing.T) string {
+	t.Helper()
 	answer, err := s.sessions.GetTenant(s.ctx(), &pb.GetTenantRequest{})
-	require.NoError(s.t, err)
+	require.NoError(t, err)
 	return answer.GetTenant().GetId()
 }
 
-func (s *Session) clear() {
-	s.t.Helper()
+func (s *Session) clear(t *testing.T) {
+	t.Helper()
 	_, err := s.sessions.ClearTenant(s.ctx(), &pb.ClearTenantRequest{})
-	require.NoError(s.t, err)
+	require.NoError(t, err)
 }
 
 // dsn is the session as database/sql is told of it, with more parameters.
