@@ -164,7 +164,7 @@ func sqlErrors(t *testing.T) {
 	})
 	t.Run("a server that is not there", func(t *testing.T) {
 		_, err := fetch(open(t, "flightsql://127.0.0.1:1?timeout=5s").QueryContext(t.Context(), "SELECT 1"))
-		require.Error(t, err)
+		refused(t, err, codes.Unavailable)
 	})
 }
 

@@ -41,6 +41,25 @@ func sqlParameters(t *testing.T) {
 			require.Equal(t, bound.found, one(t, db, query, bound.value))
 		})
 	}
+	t.Run("are of the types that they are cast to", func(t *testing.T) {
+		for _, bound := range []struct {
+			kind         string
+			value, found any
+		}{
+			{"BOOLEAN", true, true},
+			{"BIGINT", 7, int64(7)},
+			{"DOUBLE", 0.5, 0.5},
+			{"VARCHAR", "a", "a"},
+			{"TIME", noon, noon},
+		} {
+			require.Equal(t, bound.found, one(t, db, "SELECT CAST(? AS "+bound.kind+")", bound.value))
+		}
+	})
+	t.Run("are of the type that one of their uses tells", func(t *testing.T) {
+		execute(t, db, "CREATE TABLE optional (id BIGINT)")
+		execute(t, db, "INSERT INTO optional VALUES (7), (10)")
+		require.EqualValues(t, 10, one(t, db, "SELECT id FROM optional WHERE id > $1 OR $1 IS NULL", 9))
+	})
 	t.Run("of other types as text", func(t *testing.T) {
 		for typed, texts := range map[string][2]string{
 			"DATE":           {"2024-02-29", "2024-02-29"},
