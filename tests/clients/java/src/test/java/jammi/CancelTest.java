@@ -1,0 +1,117 @@
+package jammi;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import java.sql.Connection;
+import java.sql.PreparedStatement;
+import java.sql.ResultSet;
+import java.sql.SQLException;
+import java.sql.Statement;
+import java.util.List;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.TimeUnit;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Tag;
+import org.junit.jupiter.api.Test;
+
+/** Queries that a client gives up: the server stops working on them. */
+@Tag("cancel")
+class CancelTest extends ClientTest {
+    /** Rows without end, in practice. */
+    private static final String ROWS =
+            "SELECT a.value FROM generate_series(1, 1000000) AS a, generate_series(1, 1000000) AS b";
+    /** Hours of work before the first row. */
+    private static final String WORK = "SELECT count(*) FROM generate_series(1, 100000000) AS a,"
+            + " generate_series(1, 1000000) AS b WHERE (a.value * b.value) % 7 = 3";
+
+    private Connection connection;
+
+    @BeforeEach
+    void connect() throws SQLException {
+        server().await(active -> active == 0, "jammi_requests_active");
+        connection = connection(alice);
+    }
+
+    @AfterEach
+    void theServerStopsAndTheConnectionGoesOn() throws SQLException {
+        server().await(active -> active == 0, "jammi_requests_active");
+        server().await(open -> open == 0, "jammi_transactions");
+        assertEquals(List.of(List.of(1L)), Client.rows(connection, "SELECT 1"));
+    }
+
+    private void cancelOnceItRuns(Statement statement) {
+        server().await(active -> active > 0, "jammi_requests_active");
+        try {
+            statement.cancel();
+        } catch (SQLException error) {
+            throw new AssertionError(error);
+        }
+    }
+
+    @Test
+    void rowsThatAreReadAreCancelled() throws Exception {
+        try (Statement statement = connection.createStatement(); ResultSet rows = statement.executeQuery(ROWS)) {
+            assertTrue(rows.next());
+            CompletableFuture<Void> cancelled = CompletableFuture.runAsync(() -> cancelOnceItRuns(statement));
+            Exception error = assertThrows(Exception.class, () -> {
+                while (rows.next()) {
+                    rows.getLong(1);
+                }
+            });
+            assertTrue(error.getMessage().toLowerCase().contains("cancel"), error::getMessage);
+            cancelled.get(Server.DEADLINE_SECONDS, TimeUnit.SECONDS);
+        }
+    }
+
+    @Test
+    void aResultThatIsClosedEarlyStops() throws Exception {
+        try (Statement statement = connection.createStatement(); ResultSet rows = statement.executeQuery(ROWS)) {
+            assertTrue(rows.next());
+            assertEquals(1, server().metric("jammi_requests_active"));
+        }
+    }
+
+    @Test
+    void workBeforeTheFirstRowIsCancelled() throws Exception {
+        try (Statement statement = connection.createStatement()) {
+            CompletableFuture<Throwable> ran = CompletableFuture.supplyAsync(
+                    () -> assertThrows(Exception.class, () -> statement.executeQuery(WORK)));
+            // Cancelling does nothing before the driver has its stream.
+            Server.await(() -> {
+                cancelOnceItRuns(statement);
+                return ran.isDone() || server().metric("jammi_requests_active") == 0;
+            }, () -> "the query is not cancelled");
+            String text = String.valueOf(ran.get(Server.DEADLINE_SECONDS, TimeUnit.SECONDS).getMessage());
+            assertTrue(text.toLowerCase().contains("cancel"), text);
+        }
+    }
+
+    @Test
+    void aTimeoutStopsTheWork() throws Exception {
+        try (Statement statement = connection.createStatement()) {
+            statement.setQueryTimeout(1);
+            SQLException error = assertThrows(SQLException.class, () -> statement.executeQuery(WORK));
+            assertTrue(error.getMessage().contains("Query timed out after 1 SECONDS"), error::getMessage);
+            assertEquals(1, statement.getQueryTimeout());
+        }
+    }
+
+    @Test
+    void aPreparedQueryIsCancelledAndRunAgain() throws Exception {
+        try (PreparedStatement select = connection.prepareStatement(ROWS + " LIMIT ?")) {
+            select.setLong(1, Long.MAX_VALUE);
+            try (ResultSet rows = select.executeQuery()) {
+                assertTrue(rows.next());
+                select.cancel();
+            }
+            server().await(active -> active == 0, "jammi_requests_active");
+        }
+        try (PreparedStatement select = connection.prepareStatement(ROWS + " LIMIT ?")) {
+            select.setLong(1, 2);
+            assertEquals(2, Client.rows(select.executeQuery()).size());
+        }
+    }
+}
