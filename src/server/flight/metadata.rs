@@ -107,7 +107,7 @@ impl ServerInfo {
     /// The schema of the answer to `command`.
     pub fn schema(&self, command: &ServerCommand) -> SchemaRef {
         match command {
-            ServerCommand::SqlInfo(_) => self.sql_info.schema(),
+            ServerCommand::SqlInfo(_) => sql_info::readable_schema(&self.sql_info.schema()),
             ServerCommand::XdbcTypeInfo(_) => self.type_info.schema(),
             ServerCommand::TableTypes => CommandGetTableTypes {}.into_builder().schema(),
         }
@@ -116,7 +116,10 @@ impl ServerInfo {
     /// The answer to `command`.
     pub fn answer(&self, command: ServerCommand) -> Result<RecordBatch> {
         let answer = match command {
-            ServerCommand::SqlInfo(command) => command.into_builder(&self.sql_info).build(),
+            ServerCommand::SqlInfo(command) => command
+                .into_builder(&self.sql_info)
+                .build()
+                .and_then(|batch| Ok(sql_info::with_readable_maps(&batch)?)),
             ServerCommand::XdbcTypeInfo(command) => command.into_builder(&self.type_info).build(),
             ServerCommand::TableTypes => {
                 let mut builder = CommandGetTableTypes {}.into_builder();

@@ -5,7 +5,12 @@
 //! it does not know.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use arrow::array::{AsArray, RecordBatch, UnionArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
+use arrow::error::ArrowError;
 use arrow_flight::sql::metadata::{SqlInfoData, SqlInfoDataBuilder};
 use arrow_flight::sql::{
     SqlInfo, SqlNullOrdering, SqlOuterJoinsSupportLevel, SqlSupportedCaseSensitivity,
@@ -18,6 +23,61 @@ use crate::config::JammiConfig;
 use crate::error::{Error, Result};
 
 const ARROW_VERSION: &str = "59.3.0";
+
+/// An answer as Java reads it, which finds keys and values of maps by the names
+/// that the format recommends: `arrow-flight` calls them otherwise.
+pub(super) fn with_readable_maps(answer: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let schema = readable_schema(answer.schema_ref());
+    let DataType::Union(fields, _) = schema.field(1).data_type() else {
+        return Err(ArrowError::SchemaError("the values are a union".into()));
+    };
+    let (_, type_ids, offsets, children) = answer.column(1).as_union().clone().into_parts();
+    let children = children
+        .iter()
+        .zip(fields.iter())
+        .map(|(child, (_, field))| cast(child, field.data_type()))
+        .collect::<Result<_, _>>()?;
+    let values = UnionArray::try_new(fields.clone(), type_ids, offsets, children)?;
+    RecordBatch::try_new(
+        schema.clone(),
+        vec![answer.column(0).clone(), Arc::new(values)],
+    )
+}
+
+/// The schema of [`with_readable_maps`].
+pub(super) fn readable_schema(schema: &Schema) -> SchemaRef {
+    let mut fields: Vec<Field> = schema.fields().iter().map(|f| f.as_ref().clone()).collect();
+    if let DataType::Union(children, mode) = fields[1].data_type() {
+        let children = children
+            .iter()
+            .map(|(id, child)| (id, readable_map(child)))
+            .collect();
+        fields[1] = fields[1]
+            .clone()
+            .with_data_type(DataType::Union(children, *mode));
+    }
+    Arc::new(Schema::new(fields))
+}
+
+fn readable_map(field: &FieldRef) -> FieldRef {
+    let DataType::Map(entries, sorted) = field.data_type() else {
+        return field.clone();
+    };
+    let DataType::Struct(pair) = entries.data_type() else {
+        return field.clone();
+    };
+    let pair: Fields = pair
+        .iter()
+        .zip(["key", "value"])
+        .map(|(field, name)| field.as_ref().clone().with_name(name))
+        .collect();
+    let entries = entries
+        .as_ref()
+        .clone()
+        .with_data_type(DataType::Struct(pair));
+    let map = DataType::Map(Arc::new(entries), *sorted);
+    Arc::new(field.as_ref().clone().with_data_type(map))
+}
 
 /// Everything that can be asked for.
 pub(super) fn sql_info(config: &JammiConfig) -> Result<SqlInfoData> {
@@ -378,8 +438,8 @@ const DATETIME_FUNCTIONS: &[&str] = &[
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{Array, AsArray};
-    use arrow::datatypes::{DataType, Int32Type, UInt32Type};
+    use arrow::array::Array;
+    use arrow::datatypes::{Int32Type, UInt32Type};
     use arrow_flight::sql::CommandGetSqlInfo;
 
     use super::*;
@@ -435,6 +495,24 @@ mod tests {
             let absent = [6, 7].contains(&code);
             assert_eq!(codes.contains(&(code as u32)), !absent, "{code}");
         }
+    }
+
+    #[test]
+    fn maps_have_keys_and_values_that_java_finds() {
+        let command = CommandGetSqlInfo {
+            info: vec![SqlInfo::SqlSupportsConvert as u32],
+        };
+        let answer = command.into_builder(&infos()).build().unwrap();
+        let answer = with_readable_maps(&answer).unwrap();
+        assert_eq!(answer.schema(), readable_schema(&infos().schema()));
+        let conversions = answer.column(1).as_union().value(0);
+        let entries = conversions.as_map().entries();
+        assert_eq!(entries.column_names(), ["key", "value"]);
+        let keys = entries.column(0).as_primitive::<Int32Type>();
+        assert!(
+            keys.values()
+                .contains(&(SqlSupportsConvert::SqlConvertVarchar as i32))
+        );
     }
 
     #[test]

@@ -83,7 +83,8 @@ class MetadataTest extends ClientTest {
         assertTrue(metadata.supportsSavepoints());
         assertTrue(metadata.supportsTransactionIsolationLevel(Connection.TRANSACTION_SERIALIZABLE));
         assertTrue(metadata.supportsBatchUpdates());
-        assertTrue(metadata.supportsConvert());
+        assertTrue(metadata.supportsConvert(Types.VARCHAR, Types.INTEGER));
+        assertFalse(metadata.supportsConvert(Types.DATE, Types.INTEGER));
         assertTrue(metadata.supportsFullOuterJoins());
         assertTrue(metadata.isCatalogAtStart());
         assertFalse(metadata.isReadOnly());
