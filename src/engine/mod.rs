@@ -224,7 +224,7 @@ impl Engine {
             }
             _ => {
                 let reading = parts.catalog.snapshot(scope);
-                short::run_here(parts.planner.places(), async { Ok(reading.await?) }).await?
+                short::run_here(parts.planner.places(), reading).await?
             }
         };
         if let own @ Lane::Tenant(_) = scope.writable() {

@@ -413,7 +413,7 @@ async fn what_is_not_served_is_refused_by_name() {
         Code::InvalidArgument,
         "does not say what to do",
     );
-    for action in ["CancelQuery", "Unheard"] {
+    for action in ["CreatePreparedSubstraitPlan", "Unheard"] {
         refused(
             client.act(action, Bytes::new()).await,
             Code::Unimplemented,
@@ -483,7 +483,7 @@ async fn what_is_listed_is_served() {
         .unwrap()
         .into_inner();
     let actions: Vec<_> = actions.try_collect().await.unwrap();
-    assert_eq!(actions.len(), 9);
+    assert_eq!(actions.len(), 12);
     for action in actions {
         if let Err(status) = client.act(&action.r#type, Bytes::new()).await {
             assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");

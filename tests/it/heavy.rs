@@ -40,7 +40,7 @@ fn run_on_all_cores(client: &Client, sql: &str) -> Vec<JoinHandle<Result<(), Sta
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Waits until the server runs `wanted` statements, by its own metrics.
-async fn until_active(server: &TestServer, wanted: usize) {
+pub async fn until_active(server: &TestServer, wanted: usize) {
     loop {
         let (_, page) = server.page("/metrics").await;
         let active = page

@@ -1,5 +1,5 @@
-//! The actions: preparing and closing statements, transactions, and session
-//! options.
+//! The actions: preparing, closing and cancelling statements, transactions, and
+//! session options.
 
 use arrow_flight::sql::{ActionBeginTransactionRequest, Any, ProstMessageExt};
 use arrow_flight::{Action, ActionType};
@@ -18,9 +18,12 @@ const BEGIN_TRANSACTION: &str = "BeginTransaction";
 const END_TRANSACTION: &str = "EndTransaction";
 const BEGIN_SAVEPOINT: &str = "BeginSavepoint";
 const END_SAVEPOINT: &str = "EndSavepoint";
+const CANCEL_FLIGHT_INFO: &str = "CancelFlightInfo";
+const CANCEL_QUERY: &str = "CancelQuery";
+const RENEW_FLIGHT_ENDPOINT: &str = "RenewFlightEndpoint";
 
 /// The actions that are served, and what each does.
-const SERVED: [(&str, &str); 9] = [
+const SERVED: [(&str, &str); 12] = [
     (
         CREATE_PREPARED_STATEMENT,
         "Prepares a statement. ActionCreatePreparedStatementRequest -> \
@@ -46,6 +49,21 @@ const SERVED: [(&str, &str); 9] = [
     (
         END_SAVEPOINT,
         "Releases a savepoint or rolls back to it. ActionEndSavepointRequest -> nothing",
+    ),
+    (
+        CANCEL_FLIGHT_INFO,
+        "Ends a query that this session was announced, and refuses its tickets from then on. \
+         CancelFlightInfoRequest -> CancelFlightInfoResult",
+    ),
+    (
+        CANCEL_QUERY,
+        "As CancelFlightInfo, for older clients. ActionCancelQueryRequest -> \
+         ActionCancelQueryResult",
+    ),
+    (
+        RENEW_FLIGHT_ENDPOINT,
+        "Gives an endpoint a ticket that is taken for as long as a new one. \
+         RenewFlightEndpointRequest -> FlightEndpoint",
     ),
     (
         session_options::SET,
@@ -131,9 +149,24 @@ impl FlightServer {
             "CreatePreparedSubstraitPlan" => Err(Error::Unimplemented(format!(
                 "action {name} is not served: prepare the query as SQL"
             ))),
-            "CancelQuery" | "CancelFlightInfo" => Err(Error::Unimplemented(format!(
-                "action {name} is not served: a query stops when its stream is dropped"
-            ))),
+            CANCEL_FLIGHT_INFO => {
+                let request = decode(name, &action.body)?;
+                let caller = Caller::admit(admitted)?;
+                let result = self.cancel_flight_info(&caller, request)?;
+                Ok(Some(result.encode_to_vec().into()))
+            }
+            CANCEL_QUERY => {
+                let request = unpack(name, &action.body)?;
+                let caller = Caller::admit(admitted)?;
+                let result = self.cancel_query(&caller, &request)?;
+                Ok(Some(result.as_any().encode_to_vec().into()))
+            }
+            RENEW_FLIGHT_ENDPOINT => {
+                let request = decode(name, &action.body)?;
+                let caller = Caller::admit(admitted)?;
+                let result = self.renew_endpoint(&caller, request)?;
+                Ok(Some(result.encode_to_vec().into()))
+            }
             _ => Err(Error::Unimplemented(format!(
                 "action {name:?} is not served: ListActions tells which are"
             ))),

@@ -3,7 +3,7 @@
 //! `service` takes a call apart, and this file finds the room that answers it:
 //! `statement` runs SQL, `prepared` what is prepared, `update` takes what clients
 //! put, `transaction` what they say of transactions, `metadata` tells what exists,
-//! `action` does the rest. What passes between two calls is in handles
+//! `action` does the rest, and `cancel` ends what runs. What passes between two calls is in handles
 //! that the client keeps, sealed by `ticket`; rows leave through `encode`.
 //!
 //! Architecture invariant: a call acts as the interceptor admitted it. A call
@@ -12,6 +12,7 @@
 //! which is refused by name.
 
 mod action;
+mod cancel;
 mod encode;
 mod like;
 mod metadata;
@@ -54,6 +55,7 @@ use crate::tenant::{Scope, SessionId};
 pub use session_options::SessionNames;
 pub use transactions::Transactions;
 
+use cancel::Runs;
 use encode::FlightStream;
 use metadata::{MetadataCommand, ServerInfo};
 use prepared::BoundParameters;
@@ -83,6 +85,7 @@ pub struct FlightServer {
     keys: SessionKeys,
     /// The tickets of statements that write, until they are used.
     unused_tickets: Cache<u64, ()>,
+    runs: Runs,
     server_info: ServerInfo,
     handle_ttl: Duration,
     handle_bytes_max: usize,
@@ -116,6 +119,7 @@ impl FlightServer {
                 .eviction_policy(EvictionPolicy::lru())
                 .time_to_live(handle_ttl)
                 .build(),
+            runs: Runs::new(handle_ttl),
             server_info: ServerInfo::new(config)?,
             handle_ttl,
             handle_bytes_max,

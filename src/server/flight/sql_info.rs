@@ -105,7 +105,7 @@ fn server(infos: &mut SqlInfoDataBuilder, config: &JammiConfig) {
         SqlInfo::FlightSqlServerTransaction,
         SqlSupportedTransaction::Savepoint as i32,
     );
-    infos.append(SqlInfo::FlightSqlServerCancel, false);
+    infos.append(SqlInfo::FlightSqlServerCancel, true);
     infos.append(SqlInfo::FlightSqlServerBulkIngestion, true);
     infos.append(SqlInfo::FlightSqlServerIngestTransactionsSupported, true);
     infos.append(

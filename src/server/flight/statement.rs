@@ -45,6 +45,7 @@ impl FlightServer {
             parameters: None,
             serial: 0,
             transaction,
+            writes: false,
         })
     }
 
@@ -93,8 +94,9 @@ impl FlightServer {
         let statement = self.prepare_or_control(caller, &content).await?;
         // A wrong parameter is told here, before a client waits for rows.
         bound(&statement, &content)?;
-        if !statement.kind().reads() {
-            content.serial = self.bound_parameters.next_serial();
+        content.serial = self.bound_parameters.next_serial();
+        content.writes = !statement.kind().reads();
+        if content.writes {
             self.unused_tickets.insert(content.serial, ());
         }
         let expires_ms = self.expiry_ms(caller.now_ms);
@@ -126,17 +128,24 @@ impl FlightServer {
             .sealer
             .open(&caller.holder(), Kind::Ticket, caller.now_ms, handle)?;
         let content = opened.content;
+        let mut run = self.runs.start(content.serial)?;
         let once = |statement: &Statement| {
-            if statement.kind().reads() || self.unused_tickets.remove(&content.serial).is_some() {
+            if statement.kind().reads() {
                 return Ok(());
             }
+            if self.unused_tickets.remove(&content.serial).is_some() {
+                return Ok(());
+            }
+            self.runs.check(content.serial)?;
             Err(Error::FailedPrecondition(
                 "the ticket was used before, and what writes runs once: ask for another with \
                  GetFlightInfo"
                     .into(),
             ))
         };
-        self.run(caller, &content, once).await
+        let running = self.run(caller, &content, once);
+        let messages = run.until_cancelled(running).await?;
+        Ok(run.stream(messages))
     }
 
     /// Runs `content`, if `admit` lets its statement pass.
@@ -263,7 +272,7 @@ pub(super) fn schema_message(schema: &Schema) -> Result<Bytes> {
     Ok(bytes)
 }
 
-fn timestamp(ms: u64) -> Timestamp {
+pub(super) fn timestamp(ms: u64) -> Timestamp {
     Timestamp {
         seconds: i64::try_from(ms / 1000).unwrap_or(i64::MAX),
         nanos: i32::try_from(ms % 1000 * 1_000_000).unwrap_or(0),

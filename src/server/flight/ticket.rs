@@ -60,6 +60,9 @@ pub(super) struct Content {
     /// The number of the transaction that it is part of.
     #[prost(uint64, optional, tag = "6")]
     pub transaction: Option<u64>,
+    /// Whether the ticket is good for one run, since what it runs is not a query.
+    #[prost(bool, tag = "7")]
+    pub writes: bool,
 }
 
 impl Content {
@@ -283,6 +286,7 @@ mod tests {
             parameters: Some(Bytes::from_static(b"row")),
             serial: 3,
             transaction: None,
+            writes: false,
         }
     }
 
