@@ -18,7 +18,8 @@ PACKAGES := cargo tree --locked --prefix none --format '{p} {f}'
 
 .PHONY: test format lint features rust python
 
-test: format lint rust python go java
+# The console first, since builds embed it.
+test: console format lint rust python go java browser
 
 format:
 	cargo fmt --check
@@ -58,4 +59,5 @@ $(VENV)/complete:
 
 include tests/clients/go/go.mk
 include tests/clients/java/java.mk
+include tests/clients/browser/browser.mk
 -include benches/bench.mk

@@ -1,10 +1,14 @@
-//! Compiles `proto/` with protox, so that no `protoc` is needed.
+//! Compiles `proto/` with protox, so that no `protoc` is needed, and says when
+//! the console has to be embedded anew.
 
 use std::env;
 use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");
+    // The directory is there without a built console too, and files that are
+    // added to it are seen by nothing else.
+    println!("cargo::rerun-if-changed=console/dist");
     let mut compiler = protox::Compiler::new(["proto"])?;
     compiler
         // The comments become the documentation of the generated code.
@@ -18,6 +22,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     std::fs::write(
         out.join("jammi_descriptor.bin"),
         compiler.encode_file_descriptor_set(),
+    )?;
+    // Its code is arrow-flight's; only reflection needs it.
+    let mut flight = protox::Compiler::new(["proto"])?;
+    flight
+        .include_source_info(false)
+        .include_imports(true)
+        .open_files([
+            "proto/arrow/flight/protocol/flight.proto",
+            "proto/arrow/flight/protocol/sql/flight_sql.proto",
+        ])?;
+    std::fs::write(
+        out.join("flight_descriptor.bin"),
+        flight.encode_file_descriptor_set(),
     )?;
     tonic_prost_build::configure().compile_fds(compiler.file_descriptor_set())?;
     Ok(())

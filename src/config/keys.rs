@@ -134,6 +134,7 @@ pub(super) const KEYS: &[Key] = &[
     key("server.keepalive_interval_ms", Kind::Number),
     key("server.keepalive_timeout_ms", Kind::Number),
     key("server.put_timeout_ms", Kind::Number),
+    key("console.enabled", Kind::Switch),
     key("tenancy.anonymous_reads", Kind::Switch),
     key("sessions.max", Kind::Number),
     key("sessions.idle_timeout_secs", Kind::Number),

@@ -41,6 +41,8 @@ pub struct JammiConfig {
     pub artifact_dir: PathBuf,
     /// The network server.
     pub server: ServerConfig,
+    /// The page for people.
+    pub console: ConsoleConfig,
     /// What a session may do before it is bound to a tenant.
     pub tenancy: TenancyConfig,
     /// The sessions that clients bind to tenants.
@@ -62,6 +64,7 @@ impl Default for JammiConfig {
         JammiConfig {
             artifact_dir: PathBuf::from("./jammi-data"),
             server: ServerConfig::default(),
+            console: ConsoleConfig::default(),
             tenancy: TenancyConfig::default(),
             sessions: SessionsConfig::default(),
             transactions: TransactionsConfig::default(),
@@ -126,6 +129,15 @@ impl Default for ServerConfig {
             put_timeout_ms: 60_000,
         }
     }
+}
+
+/// The console: a page for people, on the port of `server.http_listen`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ConsoleConfig {
+    /// Whether it is served. Its own origins may then call by gRPC-Web beside
+    /// those in `server.allowed_origins`.
+    pub enabled: bool,
 }
 
 /// What a session may do before it is bound to a tenant.

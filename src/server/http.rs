@@ -1,5 +1,5 @@
 //! The second port: health, readiness and metrics by plain HTTP, for probes
-//! and scrapers. It reads nothing of any tenant.
+//! and scrapers, and the console's files. It reads nothing of any tenant.
 
 use axum::Router;
 use axum::extract::State;
@@ -11,13 +11,17 @@ use super::health::Readiness;
 use super::telemetry;
 
 /// The pages of the port.
-pub(super) fn pages(readiness: Readiness) -> Router {
-    Router::new()
+pub(super) fn pages(readiness: Readiness, console: Option<Router>) -> Router {
+    let pages = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
-        .fallback(missing)
         .with_state(readiness)
+        .fallback(missing);
+    match console {
+        Some(console) => pages.merge(console),
+        None => pages,
+    }
 }
 
 async fn readyz(State(readiness): State<Readiness>) -> (StatusCode, &'static str) {
@@ -43,6 +47,7 @@ async fn metrics() -> Response {
 async fn missing() -> (StatusCode, &'static str) {
     (
         StatusCode::NOT_FOUND,
-        "no such page: this port has /healthz, /readyz and /metrics\n",
+        "no such page: this port has /healthz, /readyz and /metrics, and /console/ where \
+         console.enabled is set\n",
     )
 }

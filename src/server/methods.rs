@@ -14,37 +14,15 @@ use super::proto;
 /// The name of every method that the server does not have.
 pub(super) const UNKNOWN: &str = "unknown";
 
-const FLIGHT: &str = "arrow.flight.protocol.FlightService";
-
-/// arrow-flight has no descriptor to read these from.
-const FLIGHT_METHODS: [&str; 10] = [
-    "Handshake",
-    "ListFlights",
-    "GetFlightInfo",
-    "PollFlightInfo",
-    "GetSchema",
-    "DoGet",
-    "DoPut",
-    "DoExchange",
-    "DoAction",
-    "ListActions",
-];
-
 static PATHS: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
     let described = [
         proto::FILE_DESCRIPTOR_SET,
+        proto::FLIGHT_DESCRIPTOR_SET,
         tonic_health::pb::FILE_DESCRIPTOR_SET,
         tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
         tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
     ];
-    let flight = FLIGHT_METHODS
-        .iter()
-        .map(|method| format!("/{FLIGHT}/{method}"));
-    described
-        .into_iter()
-        .flat_map(paths)
-        .chain(flight)
-        .collect()
+    described.into_iter().flat_map(paths).collect()
 });
 
 /// The path itself if it is one of the server's methods.

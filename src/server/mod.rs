@@ -1,5 +1,6 @@
 //! The network server, and the only user of tonic: one port for gRPC, Flight
-//! SQL and gRPC-Web, and one for probes and scrapers.
+//! SQL and gRPC-Web, and one for
+//! probes, scrapers and the console.
 //!
 //! ```text
 //! bytes -> accept      a counted connection
@@ -16,6 +17,7 @@
 
 mod accept;
 pub mod catalog;
+mod console;
 pub mod flight;
 mod health;
 mod http;

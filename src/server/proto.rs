@@ -14,3 +14,7 @@ pub mod catalog {
 
 /// The descriptors of both, for reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("jammi_descriptor");
+
+/// The descriptors of Flight and of Flight SQL's commands, whose code is
+/// arrow-flight's.
+pub const FLIGHT_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("flight_descriptor");

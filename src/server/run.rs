@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use tracing::{info, warn};
 
 use super::catalog::SourceRegistration;
+use super::console;
 use super::serve::{BoundServer, Server};
 use super::telemetry::log_to_stderr;
 use crate::config::{JammiConfig, LogFormat};
@@ -78,10 +79,26 @@ fn security_notes(config: &JammiConfig, server: &BoundServer) -> Vec<String> {
             }
         },
     );
+    if server.console() {
+        notes.push(console_note(server));
+    }
     if !config.tenancy.anonymous_reads {
         notes.push("requests without a bound tenant are refused".to_owned());
     }
     notes
+}
+
+/// Where the console is, or why there is none.
+fn console_note(server: &BoundServer) -> String {
+    let page = format!("http://{}{}", server.http_addr(), console::PATH);
+    if console::is_built_in() {
+        format!("the console is at {page}")
+    } else {
+        format!(
+            "warning: console.enabled is set, but {}",
+            console::NOT_BUILT_IN
+        )
+    }
 }
 
 /// Scripts wait for these two lines.

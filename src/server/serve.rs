@@ -18,6 +18,7 @@ use tracing::{info, warn};
 
 use super::accept::Port;
 use super::catalog::{Catalogs, SourceRegistration};
+use super::console;
 use super::flight::{FlightServer, SessionNames, Transactions};
 use super::health::{HealthService, Readiness};
 use super::http;
@@ -136,7 +137,10 @@ impl BoundServer {
     /// A defect of the assembly.
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) -> Result<()> {
         let stack = self.stack()?;
-        let pages = http::pages(self.readiness.clone());
+        let console = self
+            .console()
+            .then(|| console::pages(self.grpc_addr.port()));
+        let pages = http::pages(self.readiness.clone(), console);
         let (transport, http_transport) = (self.transport(), self.transport());
         let (grpc_closing, http_closing) = (self.grpc.closing(), self.http.closing());
         let drain_timeout = Duration::from_millis(self.config.server.drain_timeout_ms);
@@ -224,7 +228,14 @@ impl BoundServer {
         + Send
         + 'static,
     > {
-        let origins = AllowedOrigins::new(&self.config.server.allowed_origins);
+        let mut origins = self.config.server.allowed_origins.clone();
+        if self.console() {
+            origins.extend(console::origins(
+                &self.config.server.http_listen,
+                self.http_addr,
+            ));
+        }
+        let origins = AllowedOrigins::new(&origins);
         Ok(ServiceBuilder::new()
             // Outermost, so that refusals and preflights have an id too.
             .layer(RequestIdLayer)
@@ -276,6 +287,7 @@ impl BoundServer {
         let reflection = || {
             Reflection::configure()
                 .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(proto::FLIGHT_DESCRIPTOR_SET)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
         let undescribed = |error| Error::internal("the services cannot be described", error);
@@ -286,6 +298,11 @@ impl BoundServer {
             .add_service(health)
             .add_service(reflection().build_v1().map_err(undescribed)?)
             .add_service(reflection().build_v1alpha().map_err(undescribed)?))
+    }
+
+    /// Whether the console is served.
+    pub fn console(&self) -> bool {
+        self.config.console.enabled
     }
 
     /// Whether clients may register sources. Whoever reaches the port could read

@@ -18,7 +18,7 @@ def pytest_configure(config):
 
     stubs = Path(tempfile.mkdtemp(prefix="jammi-stubs-"))
     config.add_cleanup(lambda: shutil.rmtree(stubs))
-    protos = [str(path) for path in sorted((ROOT / "proto").rglob("*.proto"))]
+    protos = [str(path) for path in sorted((ROOT / "proto" / "jammi").rglob("*.proto"))]
     out = [f"-I{ROOT / 'proto'}", f"--python_out={stubs}", f"--grpc_python_out={stubs}"]
     assert protoc.main(["protoc", *out, *protos]) == 0
     sys.path.insert(0, str(stubs))

@@ -1,0 +1,103 @@
+// The page itself: who may have it, what it may do, and whether everybody can use it.
+import { AxeBuilder } from "@axe-core/playwright";
+import { ALICE, expect, Server, Tab, test } from "./fixtures.ts";
+
+test("the page is served with a strict policy, and asks nobody else", async ({ tab, server }) => {
+  const page = await fetch(`${server.http}/console/`);
+  const policy = page.headers.get("content-security-policy") ?? "";
+  expect(policy).toContain("default-src 'none'; script-src 'self'; style-src 'self'");
+  expect(policy).toContain(`connect-src ${server.url} `);
+  expect(policy).not.toMatch(/unsafe|\*/);
+  expect(page.headers.get("x-content-type-options")).toBe("nosniff");
+  expect(await page.text()).toContain(`content="${new URL(server.url).port}"`);
+  // Nothing that it does is against its policy: `tab` fails on what is.
+  await tab.bind(ALICE);
+  await tab.ran("SELECT title, id FROM notes.public.notes");
+  await tab.page.getByRole("tab", { name: "Chart" }).click();
+  await expect(tab.page.locator("canvas")).toBeVisible();
+});
+
+test("the root leads to the console, and other pages are as they were", async ({ server }) => {
+  const root = await fetch(`${server.http}/`);
+  expect(root.url).toBe(`${server.http}/console/`);
+  expect((await fetch(`${server.http}/console`)).url).toBe(`${server.http}/console/`);
+  expect((await fetch(`${server.http}/healthz`)).status).toBe(200);
+  for (const path of [
+    "/console/assets/nothing.js",
+    "/console/assets/../index.html",
+    "/console/.gitignore",
+    "/nope",
+  ]) {
+    expect((await fetch(server.http + path)).status, path).toBe(404);
+  }
+});
+
+test("the page works by each name of this machine, and by no other", async ({ context, server }) => {
+  const tab = await Tab.open(context, server);
+  await tab.page.goto(`${server.http.replace("127.0.0.1", "localhost")}/console/`);
+  await expect(tab.catalog.getByText("notes")).toBeVisible();
+  // Whoever owns a name may let it mean this machine.
+  const asked = await fetch(`${server.url}/jammi.v1.session.SessionService/GetTenant`, {
+    method: "POST",
+    headers: {
+      "content-type": "application/grpc-web+proto",
+      origin: server.http.replace("127.0.0.1", "evil.example"),
+    },
+    body: new Uint8Array(5),
+  });
+  expect(asked.status).toBe(403);
+});
+
+test("there is no console unless it is asked for", async () => {
+  const server = await Server.start();
+  try {
+    for (const path of ["/", "/console", "/console/"]) {
+      expect((await fetch(server.http + path)).status).toBe(404);
+    }
+    const asked = await fetch(`${server.url}/jammi.v1.session.SessionService/GetTenant`, {
+      method: "POST",
+      headers: { "content-type": "application/grpc-web+proto", origin: server.http },
+      body: new Uint8Array(5),
+    });
+    expect(asked.status).toBe(403);
+    expect(await server.log()).not.toContain("console");
+  } finally {
+    await server.stop();
+  }
+});
+
+test("a server that went away is told in words", { tag: "@errors" }, async ({ context }) => {
+  const server = await Server.start({ JAMMI_CONSOLE__ENABLED: "true" });
+  expect(await server.log()).toContain(`the console is at ${server.http}/console/`);
+  const tab = await Tab.open(context, server);
+  await server.stop();
+  await tab.run("SELECT 1");
+  await expect(tab.page.getByRole("alert").filter({ hasText: "cannot be reached" })).toContainText(
+    server.url,
+  );
+});
+
+for (const colorScheme of ["light", "dark"] as const) {
+  test(`the page is accessible, ${colorScheme}`, async ({ browser, server }) => {
+    const context = await browser.newContext({ colorScheme });
+    const tab = await Tab.open(context, server);
+    const check = async (what: string) => {
+      const { violations } = await new AxeBuilder({ page: tab.page }).analyze();
+      const found = violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(" ")}`);
+      expect(found, what).toEqual([]);
+    };
+    await tab.bind(ALICE);
+    await tab.catalog.getByText("notes").click();
+    await tab.ran("SELECT value, CASE WHEN value > 3 THEN 'x' END AS x FROM generate_series(1, 100)");
+    await check("rows");
+    await tab.page.getByRole("tab", { name: "Chart" }).click();
+    await check("chart");
+    await tab.page.getByRole("button", { name: "Explain" }).click();
+    await expect(tab.page.getByRole("region", { name: "Plan" })).toBeVisible();
+    await check("plan");
+    await tab.run("SELECT nothing");
+    await expect(tab.page.getByRole("alert").filter({ hasText: "nothing" })).toBeVisible();
+    await check("error");
+    await context.close();
+  });
+}
