@@ -2,7 +2,8 @@
 //!
 //! A plan computes for long between its pauses. On the threads that serve
 //! sockets it would keep health probes, cancellations and other tenants' small
-//! statements waiting, so plans have a runtime of their own.
+//! statements waiting, so plans have a runtime of their own. What is known to be
+//! short stays where it is asked for: see [`super::short`].
 
 use std::future::Future;
 use std::sync::Arc;

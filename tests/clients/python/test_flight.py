@@ -5,7 +5,7 @@ import random
 import pyarrow as pa
 import pyarrow.flight as flight
 import pytest
-from flight_sql import first_field, message, prepared_query, statement_query
+from flight_sql import field, first_field, message, prepared_query, statement_query
 
 
 @pytest.fixture
@@ -63,13 +63,27 @@ def test_actions_are_listed_truthfully(flights, client, alice):
     session = client(alice)
     listed = {action.type for action in flights.list_actions(options(session))}
     assert listed == {
-        "BeginSavepoint", "BeginTransaction", "ClosePreparedStatement", "CloseSession",
-        "CreatePreparedStatement", "EndSavepoint", "EndTransaction", "GetSessionOptions",
-        "SetSessionOptions",
+        "BeginSavepoint", "BeginTransaction", "CancelFlightInfo", "CancelQuery",
+        "ClosePreparedStatement", "CloseSession", "CreatePreparedStatement", "EndSavepoint",
+        "EndTransaction", "GetSessionOptions", "RenewFlightEndpoint", "SetSessionOptions",
     }
-    for action in ("CancelQuery", "CancelFlightInfo", "nope"):
+    for action in ("CreatePreparedSubstraitPlan", "nope"):
         with pytest.raises(NotImplementedError, match="is not served"):
             list(flights.do_action(flight.Action(action, b""), options(session)))
+
+
+def test_an_announced_query_is_cancelled(flights, client, alice, bob):
+    session = client(alice)
+    found = info(flights, statement_query("SELECT 1"), session)
+    # A CancelFlightInfoRequest has the info as its first field.
+    request = field(1, found.serialize())
+    action = flight.Action("CancelFlightInfo", request)
+    with pytest.raises(pa.ArrowException, match="another session"):
+        list(flights.do_action(action, options(client(bob))))
+    [result] = flights.do_action(action, options(session))
+    assert result.body.to_pybytes() == b"\x08\x01"
+    with pytest.raises(flight.FlightCancelledError, match="was cancelled by its client"):
+        flights.do_get(found.endpoints[0].ticket, options(session)).read_all()
 
 
 def test_there_are_no_flights_to_list(flights):
