@@ -1,5 +1,7 @@
-"""Generates the gRPC stubs from `proto/`, and starts servers."""
+"""Generates the gRPC stubs from `proto/`, starts servers, and records which client can do what."""
 
+import json
+import os
 import shutil
 import sys
 import tempfile
@@ -10,6 +12,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
+
+# Of each client and feature whether every test passed that is marked with them.
+FEATURES = {}
 
 
 def pytest_configure(config):
@@ -22,6 +27,24 @@ def pytest_configure(config):
     out = [f"-I{ROOT / 'proto'}", f"--python_out={stubs}", f"--grpc_python_out={stubs}"]
     assert protoc.main(["protoc", *out, *protos]) == 0
     sys.path.insert(0, str(stubs))
+
+
+def pytest_runtest_makereport(item, call):
+    """Notes how a part of a test ended: its set-up, its call, or what comes after."""
+    for mark in item.iter_markers("feature"):
+        client, *features = mark.args
+        for feature in features:
+            passed = FEATURES.get((client, feature), True)
+            FEATURES[client, feature] = passed and call.excinfo is None
+
+
+def pytest_sessionfinish():
+    """Appends a line of JSON for each feature to the file that JAMMI_FEATURES names, if any."""
+    if name := os.environ.get("JAMMI_FEATURES"):
+        with open(name, "a") as file:
+            for (client, feature), passed in FEATURES.items():
+                line = {"client": client, "feature": feature, "passed": passed}
+                print(json.dumps(line), file=file)
 
 
 @pytest.fixture(scope="session")

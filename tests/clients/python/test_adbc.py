@@ -1,6 +1,7 @@
 """The Flight SQL driver of ADBC, through its DB-API, as applications use it."""
 
 import warnings
+from functools import partial
 
 import adbc_driver_flightsql
 import adbc_driver_flightsql.dbapi
@@ -10,6 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from adbc_driver_manager import NotSupportedError, OperationalError, ProgrammingError
 from connecting import ADBC_HEADER
+
+in_adbc = partial(pytest.mark.feature, "adbc (Python)")
 
 
 @pytest.fixture
@@ -26,6 +29,7 @@ def rows(cursor, sql, parameters=None):
 # Queries
 
 
+@in_adbc("query", "types")
 def test_rows_come_with_names_and_types(cursor):
     cursor.execute(
         "SELECT 1 AS number, 'x' AS text, true AS flag, NULL AS nothing, DATE '2026-01-31' AS day,"
@@ -43,6 +47,7 @@ def test_rows_come_with_names_and_types(cursor):
     assert table.num_rows == 1
 
 
+@in_adbc("query")
 def test_an_empty_result_keeps_its_columns(cursor):
     cursor.execute("SELECT 1 AS a, 'x' AS b WHERE false")
     table = cursor.fetch_arrow_table()
@@ -50,12 +55,14 @@ def test_an_empty_result_keeps_its_columns(cursor):
     assert table.num_rows == 0
 
 
+@in_adbc("query")
 def test_a_cursor_runs_one_statement_after_the_other(cursor):
     for number in range(20):
         assert rows(cursor, f"SELECT {number}") == [(number,)]
 
 
 @pytest.mark.parametrize("placeholder", ["?", "$1"])
+@in_adbc("parameters", "isolation")
 def test_a_parameter_is_bound(cursor, notes, placeholder):
     sql = f"SELECT title FROM {notes} WHERE id = {placeholder}"
     assert rows(cursor, sql, (1,)) == [("a1",)]
@@ -64,12 +71,14 @@ def test_a_parameter_is_bound(cursor, notes, placeholder):
     assert rows(cursor, sql, (None,)) == []
 
 
+@in_adbc("parameters")
 def test_parameters_are_bound_in_order(cursor):
     assert rows(cursor, "SELECT ?, ?", ("a", "b")) == [("a", "b")]
     assert rows(cursor, "SELECT $2, $1, $2 AS again", ("a", "b")) == [("b", "a", "b")]
     assert rows(cursor, "SELECT 1 + ?, 'x' || ?", (2, "y")) == [(3, "xy")]
 
 
+@in_adbc("parameters")
 def test_parameters_come_as_a_record_batch(cursor, notes):
     batch = pa.record_batch({"0": pa.array([2], pa.int32())})
     assert rows(cursor, f"SELECT title FROM {notes} WHERE id = $1", batch) == [("a2",)]
@@ -84,6 +93,7 @@ def test_parameters_come_as_a_record_batch(cursor, notes):
         (pa.record_batch({"0": [1, 2]}), "takes one row of parameters"),
     ],
 )
+@in_adbc("parameters", "errors")
 def test_wrong_parameters_are_told_apart(cursor, notes, parameters, says):
     with pytest.raises(ProgrammingError, match="INVALID_ARGUMENT") as error:
         rows(cursor, f"SELECT title FROM {notes} WHERE id = ?", parameters)
@@ -91,6 +101,7 @@ def test_wrong_parameters_are_told_apart(cursor, notes, parameters, says):
     assert rows(cursor, "SELECT 1") == [(1,)]
 
 
+@in_adbc("prepared", "metadata")
 def test_the_schema_of_a_statement_is_known_before_it_runs(cursor, notes):
     schema = cursor.adbc_execute_schema(f"SELECT id, title FROM {notes} WHERE id > ?")
     assert schema.names == ["id", "title"]
@@ -98,6 +109,7 @@ def test_the_schema_of_a_statement_is_known_before_it_runs(cursor, notes):
     assert cursor.adbc_prepare(f"SELECT id FROM {notes} WHERE id > ?").types == [pa.int64()]
 
 
+@in_adbc("query", "session", "isolation")
 def test_partitions_are_read_by_another_connection_of_the_session(client, alice, notes):
     session = client(alice)
     with session.connect() as connection, connection.cursor() as cursor:
@@ -131,6 +143,7 @@ def test_partitions_are_read_by_another_connection_of_the_session(client, alice,
         ("SELECT * FROM '/etc/passwd'", "table `/etc/passwd` does not exist"),
     ],
 )
+@in_adbc("errors")
 def test_a_wrong_statement_is_told_what_is_wrong(cursor, sql, says):
     with pytest.raises(ProgrammingError) as error:
         rows(cursor, sql)
@@ -148,6 +161,7 @@ def test_a_wrong_statement_is_told_what_is_wrong(cursor, sql, says):
         "PREPARE p AS SELECT 1",
     ],
 )
+@in_adbc("errors")
 def test_what_is_not_served_is_refused(cursor, sql):
     with pytest.raises((NotSupportedError, ProgrammingError)) as error:
         rows(cursor, sql)
@@ -158,6 +172,7 @@ def test_what_is_not_served_is_refused(cursor, sql):
     assert rows(cursor, "SELECT 1") == [(1,)]
 
 
+@in_adbc("batch", "errors")
 def test_executemany_of_a_query_is_refused_clearly(cursor):
     with pytest.raises(ProgrammingError, match="the statement is a query"):
         cursor.executemany("SELECT ?", [(1,), (2,)])
@@ -181,6 +196,7 @@ def walk(objects):
     return found
 
 
+@in_adbc("metadata")
 def test_objects_are_listed_at_every_depth(client, alice, notes):
     name = notes.split(".")[0]
     with client(alice).connect() as connection:
@@ -204,6 +220,7 @@ def test_objects_are_listed_at_every_depth(client, alice, notes):
         assert not [path for path in walk(odd) if len(path) == 3]
 
 
+@in_adbc("metadata", "isolation")
 def test_another_tenants_objects_are_not_listed(client, alice, bob, unique, tmp_path):
     file = tmp_path / "own.csv"
     file.write_text("secret_column\n1\n")
@@ -223,6 +240,7 @@ def test_another_tenants_objects_are_not_listed(client, alice, bob, unique, tmp_
         assert str(error.value).replace(unique, "never") == str(never.value)
 
 
+@in_adbc("metadata")
 def test_the_schema_of_a_table(client, alice, notes):
     name = notes.split(".")[0]
     with client(alice).connect() as connection:
@@ -236,6 +254,7 @@ def test_the_schema_of_a_table(client, alice, notes):
             connection.adbc_get_table_schema("nope")
 
 
+@in_adbc("metadata")
 def test_table_types_and_information(client, alice):
     with client(alice).connect() as connection:
         assert connection.adbc_get_table_types() == [
@@ -246,6 +265,7 @@ def test_table_types_and_information(client, alice):
         assert info["vendor_version"]
 
 
+@in_adbc("session", "metadata")
 def test_bare_names_are_looked_up_in_the_current_catalog(client, alice, notes):
     name = notes.split(".")[0]
     session = client(alice)
@@ -266,6 +286,7 @@ def test_bare_names_are_looked_up_in_the_current_catalog(client, alice, notes):
         assert connection.adbc_current_catalog == "mutable"
 
 
+@in_adbc("session", "isolation")
 def test_no_session_option_reaches_the_tenant(client, alice, bob, notes):
     with client(alice).connect() as connection, connection.cursor() as cursor:
         for option in ("tenant", "tenant_id", "jammi.tenant", "datafusion.catalog.tenant"):
@@ -278,6 +299,7 @@ def test_no_session_option_reaches_the_tenant(client, alice, bob, notes):
 # Connections and sessions
 
 
+@in_adbc("connect")
 def test_connections_open_with_and_without_autocommit(client, alice):
     session = client(alice)
     for autocommit in (True, False):
@@ -288,6 +310,7 @@ def test_connections_open_with_and_without_autocommit(client, alice):
             assert rows(cursor, "SELECT 1") == [(1,)]
 
 
+@in_adbc("connect", "isolation")
 def test_a_connection_without_a_session_reads_what_is_shared(server, notes):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -296,6 +319,7 @@ def test_a_connection_without_a_session_reads_what_is_shared(server, notes):
         assert rows(cursor, f"SELECT title FROM {notes}") == [("shared",)]
 
 
+@in_adbc("connect", "session")
 def test_closing_a_connection_leaves_its_siblings_bound(client, alice, notes):
     session = client(alice)
     first, second = session.connect(), session.connect()
@@ -313,6 +337,7 @@ def test_closing_a_connection_leaves_its_siblings_bound(client, alice, notes):
     assert session.rows(titles) == expected
 
 
+@in_adbc("connect", "session")
 def test_a_header_that_is_set_at_several_levels_is_one_header(server, client, alice, bob, notes):
     session, other = client(alice), client(bob)
     titles = f"SELECT title FROM {notes} ORDER BY id"
@@ -331,6 +356,7 @@ def test_a_header_that_is_set_at_several_levels_is_one_header(server, client, al
             rows(cursor, titles)
 
 
+@in_adbc("connect")
 def test_credentials_are_ignored(server, client, alice, notes):
     session = client(alice)
     for credentials in (
@@ -344,6 +370,7 @@ def test_credentials_are_ignored(server, client, alice, notes):
             assert rows(cursor, f"SELECT count(*) FROM {notes}") == [(3,)]
 
 
+@in_adbc("session", "prepared", "isolation")
 def test_rebinding_ends_what_was_prepared(client, alice, bob, notes):
     session = client(alice)
     titles = f"SELECT title FROM {notes} WHERE id > ? ORDER BY id"
@@ -367,6 +394,7 @@ def test_rebinding_ends_what_was_prepared(client, alice, bob, notes):
 # Large results
 
 
+@in_adbc("streaming")
 def test_a_large_result_streams(client, alice):
     with client(alice).connect() as connection, connection.cursor() as cursor:
         cursor.execute("SELECT value FROM generate_series(1, 3000000)")
@@ -377,6 +405,7 @@ def test_a_large_result_streams(client, alice):
         assert (count, total) == (3_000_000, 3_000_000 * 3_000_001 // 2)
 
 
+@in_adbc("streaming")
 def test_a_large_message_stays_below_the_limit_of_grpc(client, alice, unique, tmp_path):
     # 64 rows of 512 KiB: one batch as the file has it, twice what ADBC accepts in a message.
     text = "x" * (512 << 10)
@@ -389,3 +418,18 @@ def test_a_large_message_stays_below_the_limit_of_grpc(client, alice, unique, tm
     with session.connect() as connection, connection.cursor() as cursor:
         cursor.execute(f"SELECT id, text FROM {unique}.public.{unique}")
         assert cursor.fetch_arrow_table().sort_by("id") == table
+
+
+@in_adbc("cancel")
+def test_a_cancelled_query_ends_on_the_server(cursor, metric):
+    cancelled = {"method": "/arrow.flight.protocol.FlightService/DoGet", "code": "CANCELLED"}
+    before = metric("jammi_requests_total", **cancelled)
+    cursor.execute("SELECT value FROM generate_series(1, 1000000000000)")
+    reader = cursor.fetch_record_batch()
+    assert reader.read_next_batch().num_rows > 0
+    cursor.adbc_cancel()
+    with pytest.raises(OSError, match="context canceled"):
+        while True:
+            reader.read_next_batch()
+    metric.reaches("jammi_requests_total", before + 1, **cancelled)
+    assert rows(cursor, "SELECT 1") == [(1,)]

@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.flight as flight
@@ -10,6 +11,10 @@ import pytest
 from flight_sql import statement_query
 from jammi.v1.catalog.catalog_pb2 import ListSourcesRequest
 from jammi.v1.session.session_pb2 import GetTenantRequest, SetTenantRequest, Tenant
+
+in_adbc = partial(pytest.mark.feature, "adbc (Python)")
+in_flight = partial(pytest.mark.feature, "pyarrow.flight")
+in_grpc = partial(pytest.mark.feature, "grpcio")
 
 THREADS = 16
 QUERIES = 600
@@ -25,6 +30,7 @@ def events(client, alice, bob, unique, tmp_path):
     return f"{unique}.public.{unique}"
 
 
+@in_flight("isolation")
 def test_two_tenants_on_one_connection_never_mix(server, client, alice, bob, events):
     tenants = {client(alice).session: alice, client(bob).session: bob, "nobody": None}
     sessions = list(tenants)
@@ -48,6 +54,7 @@ def test_two_tenants_on_one_connection_never_mix(server, client, alice, bob, eve
                 done.result()
 
 
+@in_grpc("isolation")
 def test_two_tenants_on_one_channel_never_mix(client, alice, bob, tmp_path):
     sessions = []
     one = client()
@@ -71,6 +78,7 @@ def test_two_tenants_on_one_channel_never_mix(client, alice, bob, tmp_path):
         list(threads.map(ask, range(QUERIES)))
 
 
+@in_adbc("isolation")
 def test_drivers_of_two_tenants_never_mix(client, alice, bob, events):
     clients = [client(alice), client(bob)]
 
@@ -85,6 +93,7 @@ def test_drivers_of_two_tenants_never_mix(client, alice, bob, events):
         list(threads.map(work, range(16)))
 
 
+@in_flight("isolation")
 def test_rebinding_while_others_query_gives_one_view_or_an_error(server, client, alice, bob, events):
     """What is admitted under one binding is answered under it, whatever the next one is."""
     session = client(alice)
@@ -124,6 +133,7 @@ def test_rebinding_while_others_query_gives_one_view_or_an_error(server, client,
     assert sum(seen.values()) == 200
 
 
+@in_flight("streaming", "isolation")
 def test_a_stream_keeps_the_scope_that_it_began_with(server, client, alice, bob, unique, tmp_path):
     owners = [alice, bob] * 500_000
     pq.write_table(pa.table({"tenant_id": owners}), tmp_path / "big.parquet")

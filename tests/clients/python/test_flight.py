@@ -1,11 +1,14 @@
 """Arrow Flight without a driver: pyarrow's client, and commands made by hand."""
 
 import random
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.flight as flight
 import pytest
 from flight_sql import field, first_field, message, prepared_query, statement_query
+
+in_flight = partial(pytest.mark.feature, "pyarrow.flight")
 
 
 @pytest.fixture
@@ -35,6 +38,7 @@ def prepare(flights, sql, session):
     return first_field(result.body.to_pybytes())
 
 
+@in_flight("connect", "session", "query")
 def test_a_statement_runs_by_descriptor_and_ticket(flights, client, alice, notes):
     session = client(alice)
     found = info(flights, statement_query(f"SELECT title FROM {notes} ORDER BY id"), session)
@@ -46,6 +50,7 @@ def test_a_statement_runs_by_descriptor_and_ticket(flights, client, alice, notes
     assert flights.do_get(endpoint.ticket, options(session)).read_all() == table
 
 
+@in_flight("metadata", "prepared")
 def test_the_schema_of_a_command(flights, client, alice, notes):
     session = client(alice)
 
@@ -59,6 +64,7 @@ def test_the_schema_of_a_command(flights, client, alice, notes):
     assert schema(prepared_query(handle)).names == ["id"]
 
 
+@in_flight("metadata", "errors")
 def test_actions_are_listed_truthfully(flights, client, alice):
     session = client(alice)
     listed = {action.type for action in flights.list_actions(options(session))}
@@ -72,6 +78,7 @@ def test_actions_are_listed_truthfully(flights, client, alice):
             list(flights.do_action(flight.Action(action, b""), options(session)))
 
 
+@in_flight("cancel", "isolation")
 def test_an_announced_query_is_cancelled(flights, client, alice, bob):
     session = client(alice)
     found = info(flights, statement_query("SELECT 1"), session)
@@ -86,6 +93,7 @@ def test_an_announced_query_is_cancelled(flights, client, alice, bob):
         flights.do_get(found.endpoints[0].ticket, options(session)).read_all()
 
 
+@in_flight("metadata")
 def test_there_are_no_flights_to_list(flights):
     assert list(flights.list_flights()) == []
 
@@ -101,6 +109,7 @@ def test_there_are_no_flights_to_list(flights):
         message("CommandStatementUpdate", (1, "DELETE FROM t")),
     ],
 )
+@in_flight("errors")
 def test_what_is_no_command_is_refused(flights, client, alice, command):
     session = client(alice)
     descriptor = flight.FlightDescriptor.for_command(command)
@@ -111,12 +120,14 @@ def test_what_is_no_command_is_refused(flights, client, alice, command):
         flights.do_get(flight.Ticket(command), options(session)).read_all()
 
 
+@in_flight("errors")
 def test_a_path_is_no_command(flights, client, alice):
     descriptor = flight.FlightDescriptor.for_path("notes")
     with pytest.raises(pa.ArrowInvalid, match="send a Flight SQL command"):
         flights.get_flight_info(descriptor, options(client(alice)))
 
 
+@in_flight("session", "isolation")
 def test_a_ticket_is_its_sessions_alone(flights, client, alice, bob, notes):
     session = client(alice)
     sealed = ticket(flights, f"SELECT * FROM {notes}", session)
@@ -127,6 +138,7 @@ def test_a_ticket_is_its_sessions_alone(flights, client, alice, bob, notes):
         flights.do_get(sealed).read_all()
 
 
+@in_flight("session", "prepared", "isolation")
 def test_rebinding_a_session_ends_its_tickets_and_handles(flights, client, alice, bob, notes):
     session = client(alice)
     sealed = ticket(flights, f"SELECT * FROM {notes}", session)
@@ -143,6 +155,7 @@ def test_rebinding_a_session_ends_its_tickets_and_handles(flights, client, alice
     assert flights.do_get(sealed, options(session)).read_all().num_rows == 3
 
 
+@in_flight("prepared", "isolation")
 def test_forged_tickets_and_handles_are_refused(flights, client, alice, notes):
     session = client(alice)
     genuine = ticket(flights, f"SELECT * FROM {notes}", session).ticket
@@ -171,6 +184,7 @@ def test_forged_tickets_and_handles_are_refused(flights, client, alice, notes):
         info(flights, prepared_query(handle), session)
 
 
+@in_flight("connect")
 def test_tickets_do_not_outlive_the_server(start, client, alice):
     server = start()
     session = client(alice, of=server)
@@ -184,6 +198,7 @@ def test_tickets_do_not_outlive_the_server(start, client, alice):
 
 
 @pytest.mark.parametrize("leave", ["cancel", "drop"])
+@in_flight("cancel", "streaming")
 def test_a_dropped_reader_stops_the_work(flights, client, alice, leave, metric):
     session = client(alice)
     sealed = ticket(flights, "SELECT value FROM generate_series(1, 1000000000000)", session)
@@ -199,6 +214,7 @@ def test_a_dropped_reader_stops_the_work(flights, client, alice, leave, metric):
     assert session.rows("SELECT 1") == [(1,)]
 
 
+@in_flight("cancel")
 def test_a_client_that_vanishes_stops_the_work(start, client, alice, metric):
     server = start()
     session = client(alice, of=server)

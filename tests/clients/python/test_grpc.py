@@ -1,6 +1,7 @@
 """The gRPC services through generated stubs."""
 
 import uuid
+from functools import partial
 
 import grpc
 import pytest
@@ -19,12 +20,15 @@ from jammi.v1.session.session_pb2 import (
     Tenant,
 )
 
+in_grpc = partial(pytest.mark.feature, "grpcio")
+
 ALICE = "018f5a0e-c4c8-7e10-9c4f-3b6f7c5a8e9a"
 
 
 # Sessions
 
 
+@in_grpc("connect", "session")
 def test_a_session_is_bound_read_and_cleared(client, alice, bob):
     session = client()
     assert session.bound() is None
@@ -46,6 +50,7 @@ def test_a_session_is_bound_read_and_cleared(client, alice, bob):
         ("ClearTenant", ClearTenantRequest()),
     ],
 )
+@in_grpc("session", "errors")
 def test_calls_without_a_session_are_told_what_to_send(client, call, request_message):
     with refused(StatusCode.INVALID_ARGUMENT, SESSION_HEADER, "is missing", "send one"):
         getattr(client().sessions, call)(request_message)
@@ -69,6 +74,7 @@ def test_calls_without_a_session_are_told_what_to_send(client, call, request_mes
         "x" * 10_000,
     ],
 )
+@in_grpc("session", "errors")
 def test_what_is_no_tenant_is_told_what_to_send(client, alice, tenant):
     session = client(alice)
     with refused(StatusCode.INVALID_ARGUMENT, "send a UUID of version 4 or 7"):
@@ -76,6 +82,7 @@ def test_what_is_no_tenant_is_told_what_to_send(client, alice, tenant):
     assert session.bound() == alice
 
 
+@in_grpc("session", "errors")
 def test_no_tenant_at_all_does_not_unbind(client, alice):
     session = client(alice)
     with refused(StatusCode.INVALID_ARGUMENT, "tenant is missing", "ClearTenant"):
@@ -83,12 +90,14 @@ def test_no_tenant_at_all_does_not_unbind(client, alice):
     assert session.bound() == alice
 
 
+@in_grpc("session")
 def test_upper_case_is_the_same_tenant(client, alice):
     session = client(alice.upper())
     assert session.tenant == alice
     assert session.bound() == alice
 
 
+@in_grpc("session")
 def test_the_header_may_come_twice_if_it_says_one_thing(client, alice):
     session = client(alice)
     answer = session.sessions.GetTenant(GetTenantRequest(), metadata=session.metadata * 2)
@@ -100,6 +109,7 @@ def test_the_header_may_come_twice_if_it_says_one_thing(client, alice):
 
 
 @pytest.mark.parametrize("value", ["", " ", "a b", "x" * 129])
+@in_grpc("session", "errors")
 def test_what_is_no_session_is_an_error_and_not_no_session(client, value):
     stub = client().sessions
     with refused(StatusCode.INVALID_ARGUMENT, SESSION_HEADER):
@@ -109,6 +119,7 @@ def test_what_is_no_session_is_an_error_and_not_no_session(client, value):
         client().catalog.ListSources(listing, metadata=[(SESSION_HEADER, value)])
 
 
+@in_grpc("session", "isolation")
 def test_sessions_of_one_channel_are_apart(client, alice, bob):
     session = client(alice)
     other = [(SESSION_HEADER, f"other-{uuid.uuid4()}")]
@@ -117,6 +128,7 @@ def test_sessions_of_one_channel_are_apart(client, alice, bob):
     assert session.sessions.GetTenant(GetTenantRequest(), metadata=other).tenant.id == bob
 
 
+@in_grpc("session", "isolation")
 def test_a_server_may_refuse_what_is_not_bound(start, client, alice):
     server = start(env={"JAMMI_TENANCY__ANONYMOUS_READS": "false"})
     session = client(of=server)
@@ -129,6 +141,7 @@ def test_a_server_may_refuse_what_is_not_bound(start, client, alice):
 # Requests
 
 
+@in_grpc("connect")
 def test_every_answer_carries_a_request_id(client, alice):
     session = client(alice)
 
@@ -149,6 +162,7 @@ def test_every_answer_carries_a_request_id(client, alice):
     assert uuid.UUID(metadata["x-request-id"])
 
 
+@in_grpc("errors")
 def test_an_unknown_method_is_unimplemented(client):
     channel = client().channel
     for path in ("/jammi.v1.session.SessionService/Nope", "/jammi.v1.nope.Nope/Nope"):
@@ -156,6 +170,7 @@ def test_an_unknown_method_is_unimplemented(client):
             channel.unary_unary(path)(b"")
 
 
+@in_grpc("errors")
 def test_a_message_over_the_limit_names_the_setting(start, client, alice):
     server = start(env={"JAMMI_SERVER__MESSAGE_BYTES_MAX": str(1 << 20)})
     session = client(alice, of=server)
@@ -167,6 +182,7 @@ def test_a_message_over_the_limit_names_the_setting(start, client, alice):
 # Reflection and health
 
 
+@in_grpc("metadata")
 def test_the_services_describe_themselves(client):
     database = ProtoReflectionDescriptorDatabase(client().channel)
     assert {
@@ -178,6 +194,7 @@ def test_the_services_describe_themselves(client):
     assert {method.name for method in service.methods} == {"SetTenant", "GetTenant", "ClearTenant"}
 
 
+@in_grpc("connect")
 def test_health_is_served(client):
     stub = health_pb2_grpc.HealthStub(client().channel)
     for service in (

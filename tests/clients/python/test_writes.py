@@ -2,6 +2,7 @@
 
 import datetime
 import decimal
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.flight as flight
@@ -9,6 +10,9 @@ import pytest
 from adbc_driver_manager import Error, NotSupportedError, ProgrammingError
 from connecting import SESSION_HEADER
 from flight_sql import statement_query
+
+in_adbc = partial(pytest.mark.feature, "adbc (Python)")
+in_flight = partial(pytest.mark.feature, "pyarrow.flight")
 
 
 def rows(cursor, sql, parameters=None):
@@ -36,6 +40,7 @@ def cursor(tenants):
 # Statements
 
 
+@in_adbc("query", "parameters")
 def test_statements_write_and_tell_how_many_rows(cursor):
     assert rows(cursor, "INSERT INTO t VALUES (1, 'a'), (2, 'b')") == [(2,)]
     assert rows(cursor, "INSERT INTO t VALUES (?, ?)", (3, "c")) == [(1,)]
@@ -49,12 +54,14 @@ def test_statements_write_and_tell_how_many_rows(cursor):
     rows(cursor, "CREATE TABLE t (id BIGINT)")
 
 
+@in_adbc("query")
 def test_what_is_executed_is_done_before_anything_is_fetched(cursor):
     for number in range(30):
         cursor.execute(f"INSERT INTO t (id) VALUES ({number})")
     assert rows(cursor, "SELECT count(*) FROM t") == [(30,)]
 
 
+@in_adbc("errors")
 def test_a_key_that_is_taken_is_named(cursor):
     rows(cursor, "INSERT INTO t VALUES (5, 'a')")
     with pytest.raises(Error, match="id = 5") as error:
@@ -63,6 +70,7 @@ def test_a_key_that_is_taken_is_named(cursor):
     assert rows(cursor, "SELECT id FROM t") == [(5,)]
 
 
+@in_adbc("batch", "prepared")
 def test_many_rows_are_bound_to_one_statement(cursor):
     count = 100_000
     table = pa.table({"0": range(count), "1": [str(number) for number in range(count)]})
@@ -82,6 +90,7 @@ def test_many_rows_are_bound_to_one_statement(cursor):
     assert rows(cursor, "SELECT count(*) FROM t") == [(count - 2,)]
 
 
+@in_adbc("batch", "errors", "isolation")
 def test_rows_are_written_together_or_not_at_all(cursor, bob):
     taken = [(number, "x") for number in range(5_000)] + [(7, "again")]
     with pytest.raises(Error, match="id = 7"):
@@ -95,6 +104,7 @@ def test_rows_are_written_together_or_not_at_all(cursor, bob):
     assert rows(cursor, "SELECT count(*) FROM t") == [(0,)]
 
 
+@in_adbc("ingest", "types")
 def test_values_come_back_as_they_went(tenants):
     session, _ = tenants
     table = pa.table(
@@ -122,6 +132,7 @@ def test_values_come_back_as_they_went(tenants):
 # Transactions
 
 
+@in_adbc("transactions", "batch")
 def test_a_transaction_is_committed_or_rolled_back(tenants):
     session, _ = tenants
     count = "SELECT count(*) FROM t"
@@ -148,6 +159,7 @@ def test_a_transaction_is_committed_or_rolled_back(tenants):
     assert session.rows("SELECT id FROM t ORDER BY id") == [(2,), (3,)]
 
 
+@in_adbc("transactions")
 def test_autocommit_is_switched(tenants):
     session, _ = tenants
     with session.connect(autocommit=True) as connection, connection.cursor() as cursor:
@@ -160,6 +172,7 @@ def test_autocommit_is_switched(tenants):
     assert session.rows("SELECT id FROM t ORDER BY id") == [(1,), (3,)]
 
 
+@in_adbc("transactions")
 def test_closing_a_connection_rolls_back_its_own_transaction(tenants):
     session, _ = tenants
     first, second = session.connect(autocommit=False), session.connect(autocommit=False)
@@ -175,6 +188,7 @@ def test_closing_a_connection_rolls_back_its_own_transaction(tenants):
     assert session.rows("SELECT id FROM t") == [(2,)]
 
 
+@in_adbc("transactions", "errors")
 def test_a_conflict_is_told_and_the_transaction_run_again(tenants):
     session, other = tenants
     session.rows("INSERT INTO t VALUES (1, '0')")
@@ -192,6 +206,7 @@ def test_a_conflict_is_told_and_the_transaction_run_again(tenants):
     assert session.rows("SELECT word FROM t") == [("2",)]
 
 
+@in_adbc("transactions", "session")
 def test_sql_text_opens_a_transaction_of_the_session(tenants):
     session, _ = tenants
     with session.connect() as connection, connection.cursor() as cursor:
@@ -210,6 +225,7 @@ def test_sql_text_opens_a_transaction_of_the_session(tenants):
     assert session.rows("SELECT id FROM t ORDER BY id") == [(1,), (3,), (4,)]
 
 
+@in_adbc("transactions", "isolation")
 def test_rebinding_rolls_back(tenants, alice, bob):
     session, _ = tenants
     with session.connect(autocommit=False) as connection, connection.cursor() as cursor:
@@ -225,6 +241,7 @@ def test_rebinding_rolls_back(tenants, alice, bob):
         assert rows(cursor, "SELECT count(*) FROM t") == [(0,)]
 
 
+@in_adbc("transactions")
 def test_transactions_are_counted(tenants, metric):
     session, _ = tenants
     ended = "jammi_transactions_ended_total"
@@ -239,6 +256,7 @@ def test_transactions_are_counted(tenants, metric):
     assert metric(ended, how="closed") == closed + 1
 
 
+@in_adbc("transactions")
 def test_a_killed_client_holds_up_nobody(tenants, server):
     import subprocess
     import sys
@@ -263,6 +281,7 @@ os.kill(os.getpid(), 9)
 # Bulk
 
 
+@in_adbc("ingest")
 def test_rows_are_ingested_in_every_mode(cursor, bob):
     table = pa.table({"id": range(10), "word": [f"w{number}" for number in range(10)]})
     count = 'SELECT count(*), sum(id) FROM "Bulk"'
@@ -281,6 +300,7 @@ def test_rows_are_ingested_in_every_mode(cursor, bob):
     assert rows(cursor, "SELECT word FROM t WHERE id = 3") == [("w3",)]
 
 
+@in_adbc("ingest", "isolation")
 def test_a_stream_is_ingested_or_leaves_nothing(tenants, alice, bob):
     session, _ = tenants
     schema = pa.schema([("id", pa.int64()), ("word", pa.string()), ("tenant_id", pa.string())])
@@ -302,6 +322,7 @@ def test_a_stream_is_ingested_or_leaves_nothing(tenants, alice, bob):
         assert rows(cursor, "SELECT count(*), max(id) FROM t") == [(200_000, 199_999)]
 
 
+@in_adbc("ingest", "transactions")
 def test_an_ingest_is_part_of_the_transaction(tenants):
     session, _ = tenants
     table = pa.table({"id": [1, 2]})
@@ -317,6 +338,7 @@ def test_an_ingest_is_part_of_the_transaction(tenants):
     assert session.rows("SELECT count(*) FROM made") == [(2,)]
 
 
+@in_adbc("ingest", "session", "isolation")
 def test_temporary_tables_are_ingested_into(client, tenants, alice):
     session, bob = tenants
     other = client(alice)
@@ -368,6 +390,7 @@ def test_temporary_tables_are_ingested_into(client, tenants, alice):
         ({}, {"word": ["x"]}, "column `id` of table `t` cannot be NULL"),
     ],
 )
+@in_adbc("ingest", "errors")
 def test_what_does_not_fit_is_refused(cursor, options, table, says):
     with pytest.raises((ProgrammingError, NotSupportedError)) as error:
         cursor.adbc_ingest("t", pa.table(table), mode="append", **options)
@@ -378,6 +401,7 @@ def test_what_does_not_fit_is_refused(cursor, options, table, says):
 # Metadata
 
 
+@in_adbc("metadata")
 def test_a_stored_table_is_described(tenants):
     session, _ = tenants
     with session.connect() as connection:
@@ -389,6 +413,7 @@ def test_a_stored_table_is_described(tenants):
         assert [(table["table_name"], table["table_type"]) for table in tables] == [("t", "TABLE")]
 
 
+@in_flight("query", "errors")
 def test_a_ticket_writes_once(tenants, server):
     session, _ = tenants
     header = [(SESSION_HEADER.encode(), session.session.encode())]
