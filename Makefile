@@ -2,10 +2,15 @@
 #
 # Clients in Python always run. Those in other languages run where their tools
 # are, and what is skipped is said; with CI set, that is an error.
+#
+# make clients-table    write docs/clients.md from what the last `make test` found
 
 PYTHON ?= python3
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 REQUIREMENTS := tests/clients/python/requirements.txt
+# What each client can do, as its tests find it.
+CLIENT_FEATURES := $(abspath $(TARGET_DIR))/features.jsonl
+CLIENT_TABLE := $(PYTHON) -B tests/clients/table.py
 
 # The Python packages are kept outside the checkout where that is possible, one
 # directory for each list of packages.
@@ -16,10 +21,18 @@ VENV := $(CACHE_DIR)/python-$(shell { $(PYTHON) --version; cat $(REQUIREMENTS); 
 .NOTPARALLEL:
 PACKAGES := cargo tree --locked --prefix none --format '{p} {f}'
 
-.PHONY: test format lint features rust python
+.PHONY: test format lint features rust python clients-forget clients-table
 
 # The console first, since builds embed it.
-test: console format lint rust python go java browser
+test: export JAMMI_FEATURES := $(CLIENT_FEATURES)
+test: clients-forget console format lint rust python go java browser
+	$(CLIENT_TABLE) --check docs/clients.md $(CLIENT_FEATURES)
+
+clients-forget:
+	rm -f $(CLIENT_FEATURES)
+
+clients-table:
+	$(CLIENT_TABLE) docs/clients.md $(CLIENT_FEATURES)
 
 format:
 	cargo fmt --check
@@ -39,8 +52,9 @@ features:
 		exit 1; \
 	fi
 
+# The servers that these tests start refuse a variable that is no setting.
 rust:
-	cargo test --locked
+	env -u JAMMI_FEATURES cargo test --locked
 
 # PYTEST takes more arguments, as in `make python PYTEST='-k s3'`.
 python: $(VENV)/complete
