@@ -64,17 +64,17 @@ anew from the last `make test`.
 - **JDBC**: see [JDBC](flight-sql.md#jdbc).
 - **ADBC**: a connection is in a transaction from the start unless it is opened with `autocommit=True`.
 - **pandas** (3.1): `params` and `chunksize` are not implemented for ADBC. `to_sql` commits by itself; its `if_exists="replace"`
-  drops the table and makes it again, in one transaction only on a connection without autocommit; it looks for the name in every
-  catalog, so a table cannot have the name of a source's; an index without a name becomes the column `__index_level_0__`, so write
-  with `index=False`. What the server says to a refused write is the `__cause__` of the error. Integers with NULLs are read as
-  floats without `dtype_backend="pyarrow"`.
+  drops the table and makes it again: open the connection without autocommit, so that a rollback brings it back. It looks for the
+  name in every catalog, so a table cannot have the name of a source's. An index without a name becomes the column
+  `__index_level_0__`: write with `index=False`. What the server says to a refused write is the `__cause__` of the error. Integers
+  with NULLs are read as floats without `dtype_backend="pyarrow"`.
 - **polars** (2.1): `write_database` takes a connection (`engine="adbc"`), and commits by itself. Categories are refused: cast
   them to `pl.String`. `iter_batches` gives the batches of the server, whatever `batch_size` is.
 - **Go, `database/sql`** (arrow-go 18.8): when the server fails in the middle of a result, the driver can end the rows early and
   report **no error**: use `flightsql.Client`, or check the number of rows. It cannot bind NULL, bytes, dates, timestamps,
   decimals, or integers other than BIGINT, nor read unsigned integers, lists, structs and intervals.
-- **Rust** (arrow-flight 59; not in the table): the client drops the stream of a `DoPut` before its trailers: do not bind parameters
-  more than about a thousand times on one connection.
+- **Rust** (arrow-flight 59; not in the table): the client drops the stream of a `DoPut` before its trailers: do not bind
+  parameters more than about a thousand times on one connection.
 """
 
 

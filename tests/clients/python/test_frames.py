@@ -26,9 +26,14 @@ def tenants(client, alice, bob):
 
 
 @pytest.fixture(params=[True, False], ids=["autocommit", "transaction"])
-def connection(request, tenants):
+def autocommit(request):
+    return request.param
+
+
+@pytest.fixture
+def connection(tenants, autocommit):
     """A connection of the first tenant."""
-    with tenants[0].connect(autocommit=request.param) as connection:
+    with tenants[0].connect(autocommit=autocommit) as connection:
         yield connection
 
 
@@ -72,6 +77,22 @@ def test_pandas_writes_in_every_mode(tenants, connection):
     # An index without a name is written under pyarrow's for it.
     assert found.columns.tolist() == ["id", "word", "__index_level_0__", "tenant_id"]
     assert set(found["tenant_id"]) == {session.tenant}
+
+
+@in_pandas("ingest", "isolation", "errors")
+def test_pandas_replaces_in_two_steps(tenants, connection, autocommit, bob):
+    session, _ = tenants
+    pd.DataFrame({"id": [1]}).to_sql("frame", connection, index=False)
+    foreign = pd.DataFrame({"id": [2], "tenant_id": [bob]})
+    with pytest.raises(pd.errors.DatabaseError) as error:
+        foreign.to_sql("frame", connection, index=False, if_exists="replace")
+    assert "another tenant" in str(error.value.__cause__)
+    # pandas has dropped the table by then, for good unless that can be rolled back.
+    if autocommit:
+        assert session.rows("SELECT name FROM jammi.catalog.tables") == []
+    else:
+        connection.rollback()
+        assert session.rows("SELECT id FROM frame") == [(1,)]
 
 
 @in_pandas("types")
@@ -184,6 +205,15 @@ def test_polars_writes_in_every_mode(tenants, connection):
     found = pl.read_database("SELECT * FROM new_replace", connection)
     assert found.columns == ["id", "word", "tenant_id"]
     assert set(found["tenant_id"]) == {session.tenant}
+
+
+@in_polars("ingest", "isolation", "errors")
+def test_polars_replaces_a_table_or_leaves_it(tenants, connection, bob):
+    pl.DataFrame({"id": [1]}).write_database("frame", connection, engine="adbc")
+    foreign = pl.DataFrame({"id": [2], "tenant_id": [bob]})
+    with pytest.raises(Error, match="another tenant"):
+        foreign.write_database("frame", connection, engine="adbc", if_table_exists="replace")
+    assert tenants[0].rows("SELECT id FROM frame") == [(1,)]
 
 
 @in_polars("types")
