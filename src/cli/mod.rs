@@ -50,8 +50,10 @@ pub fn main() -> ExitCode {
     let cli = Cli::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
     let outcome = runtime().and_then(|runtime| {
         let outcome = runtime.block_on(run(cli));
-        // Cancelled work may sit in a blocking read, which nobody waits for.
-        runtime.shutdown_background();
+        // Cancelled work may sit in a blocking read, which nobody waits for. The
+        // threads end with the process: to detach one that ends by itself is a race
+        // in glibc (sourceware bug 19951).
+        std::mem::forget(runtime);
         outcome
     });
     match outcome {

@@ -9,6 +9,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
+use parking_lot::Mutex;
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -71,9 +72,22 @@ impl Workers {
 
 impl Drop for Workers {
     fn drop(&mut self) {
-        // Waiting for the threads is not allowed where futures run, and the
-        // last clone of an engine may well be dropped there.
-        if let Some(runtime) = self.runtime.take() {
+        // Waiting for the threads is not allowed where futures run, and the last
+        // clone of an engine may well be dropped there. Nor are they left to end by
+        // themselves: glibc's pthread_detach reads the thread after it has let it
+        // go (sourceware bug 19951), and its stack, too large to be kept, may be
+        // gone by then. So a thread waits for them that nobody waits for.
+        let Some(runtime) = self.runtime.take() else {
+            return;
+        };
+        let handed = Arc::new(Mutex::new(Some(runtime)));
+        let taken = Arc::clone(&handed);
+        let waiting = std::thread::Builder::new()
+            .name("jammi-plan-end".into())
+            .spawn(move || drop(taken.lock().take()));
+        if waiting.is_err()
+            && let Some(runtime) = handed.lock().take()
+        {
             runtime.shutdown_background();
         }
     }
