@@ -295,20 +295,12 @@ async fn large_scan(figures: &mut Figures, engine: &Engine, data: &Data) -> Outc
 }
 
 async fn large_results(figures: &mut Figures, jammi: &mut Client, bare: &mut Client) -> Outcome {
-    for (what, sql, rows, target) in [
-        (
-            "a large result: numbers",
-            SELECT_SERIES,
-            SERIES_ROWS,
-            Some(0.8),
-        ),
+    for (what, sql, rows) in [
+        ("a large result: numbers", SELECT_SERIES, SERIES_ROWS),
         (
             "a large result: 10M rows of Parquet",
             SELECT_WHOLE,
             WHOLE_ROWS,
-            // An echo has the batches in memory, and whoever reads a file decodes it
-            // first: the next figure is about that.
-            None,
         ),
     ] {
         let bytes = bare.bytes(sql).await?;
@@ -319,7 +311,7 @@ async fn large_results(figures: &mut Figures, jammi: &mut Client, bare: &mut Cli
         )
         .await?;
         let compared_to = "bare Flight echo of the batches";
-        figures.at_least_rate(what, compared_to, bytes, pair, target);
+        figures.at_least_rate(what, compared_to, bytes, pair, 0.8);
     }
     let bytes = bare.bytes(SELECT_WHOLE).await?;
     let pair = in_turns(
@@ -330,6 +322,6 @@ async fn large_results(figures: &mut Figures, jammi: &mut Client, bare: &mut Cli
     .await?;
     let what = "a large result: 10M rows of Parquet";
     let compared_to = "bare Flight server that decodes the file";
-    figures.at_least_rate(what, compared_to, bytes, pair, Some(0.8));
+    figures.at_least_rate(what, compared_to, bytes, pair, 0.8);
     Ok(())
 }

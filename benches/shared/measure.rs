@@ -119,14 +119,14 @@ impl Figures {
         );
     }
 
-    /// `bytes` are to arrive at `target` times the other's rate or more, or only shown.
+    /// `bytes` are to arrive at `target` times the other's rate or more.
     pub fn at_least_rate(
         &mut self,
         figure: &str,
         compared_to: &str,
         bytes: usize,
         pair: Pair,
-        target: Option<f64>,
+        target: f64,
     ) {
         let rate = |time: Duration| {
             let gigabytes = bytes as f64 / 1e9;
@@ -137,8 +137,8 @@ impl Figures {
             [figure, compared_to],
             [rate(pair.ours), rate(pair.theirs)],
             format!("{ratio:.2}"),
-            target.map_or_else(|| "-".into(), |target| format!(">= {target}x")),
-            target.map(|target| ratio >= target),
+            format!(">= {target}x"),
+            Some(ratio >= target),
         );
     }
 
