@@ -262,12 +262,13 @@ impl Engine {
             true => Some(statement::read(&key.sql, planner.limits())?),
             false => None,
         };
-        if let Some(parsed) = &parsed
-            && short::is_short_to_plan(parsed, &snapshot)
-        {
-            let planning = async { self.plan_parsed(key, parsed.clone(), &snapshot) };
-            return short::run_here(planner.places(), planning).await;
-        }
+        let parsed = match parsed {
+            Some(parsed) if short::is_short_to_plan(&parsed, &snapshot) => {
+                let planning = async { self.plan_parsed(key, parsed, &snapshot) };
+                return short::run_here(planner.places(), planning).await;
+            }
+            longer => longer,
+        };
         // Planning may take long too: a text of a few lines makes a large plan.
         let engine = self.clone();
         let planning = async move {
@@ -429,6 +430,7 @@ impl Engine {
     ) -> Result<RecordStream> {
         let planner = &self.0.planner;
         let work = planner.workers().begin(reading.scope());
+        let mut bound = None;
         if reading.is_simple() {
             let logical = reading.bind(planner, parameters)?;
             if short::reads_few(&logical)? {
@@ -441,12 +443,16 @@ impl Engine {
                 let (task, places) = (planner.task(), planner.places());
                 return RecordStream::start_here(planning, task, &work, places).await;
             }
+            bound = Some(logical);
         }
         let (engine, reading) = (self.clone(), Arc::clone(reading));
         let parameters = parameters.to_vec();
         let planning = async move {
             let planner = &engine.0.planner;
-            let logical = reading.bind(planner, &parameters)?;
+            let logical = match bound {
+                Some(logical) => logical,
+                None => reading.bind(planner, &parameters)?,
+            };
             let logical = windows::asking(logical).map_err(fault::planning)?;
             let plan = match reading.is_in_order() || reads_keys(&logical)? {
                 true => planner.physical_in_order(&logical).await?,
