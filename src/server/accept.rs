@@ -21,6 +21,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 use tracing::warn;
 
+use super::held_writes::HeldWrites;
 use crate::config::ServerConfig;
 use crate::error::{Error, Result};
 
@@ -163,6 +164,7 @@ impl Port {
 pub(super) struct Connection {
     id: ConnectionId,
     stream: TcpStream,
+    held: HeldWrites,
     /// Until the first bytes are here, when they are due.
     first_bytes: Option<(usize, Pin<Box<Sleep>>)>,
     closing: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -177,6 +179,7 @@ impl Connection {
         Connection {
             id: ConnectionId::next(),
             stream,
+            held: HeldWrites::default(),
             first_bytes: Some((0, due)),
             closing: Box::pin(port.closing.clone().cancelled_owned()),
             on_end: port.on_end.clone(),
@@ -247,11 +250,11 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        self.poll_write_vectored(context, &[io::IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
@@ -259,7 +262,8 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        let Connection { stream, held, .. } = &mut *self;
+        held.poll_write(stream, context, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -267,11 +271,14 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        let Connection { stream, held, .. } = &mut *self;
+        held.poll_flush(stream, context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        let Connection { stream, held, .. } = &mut *self;
+        ready!(held.poll_send(stream, context))?;
+        Pin::new(stream).poll_shutdown(context)
     }
 }
 

@@ -20,6 +20,7 @@ pub mod catalog;
 mod console;
 pub mod flight;
 mod health;
+mod held_writes;
 mod http;
 mod methods;
 mod observe;
