@@ -8,16 +8,18 @@
 // A bench that cannot go on stops, and prints what it measured.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
-mod bare;
 mod data;
 #[path = "../shared/mod.rs"]
 mod shared;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use datafusion::physical_plan::execute_stream;
-use datafusion::prelude::{ParquetReadOptions, SessionContext};
+use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
 use futures::TryStreamExt;
 use jammi_db::config::JammiConfig;
 use jammi_db::engine::{Engine, NameDefaults, RegisterSource, TenantColumnChoice};
@@ -25,11 +27,9 @@ use jammi_db::tenant::{Principal, Scope};
 
 use data::{Data, FEW_TENANTS, MANY_TENANTS, TENANT_ROWS, WHOLE_ROWS, tenant};
 use shared::Outcome;
+use shared::bare::{self, BARE_SERVER, Bare};
 use shared::measure::{Figures, Pair, in_turns};
 use shared::wire::{Client, Server};
-
-/// Tells this program to be the bare server.
-const BARE_SERVER: &str = "--bare-server";
 
 const SESSION: &str = "bench";
 const SELECT_ONE: &str = "select 1";
@@ -47,7 +47,7 @@ fn main() -> Outcome {
     let mut arguments = std::env::args().skip(1);
     if arguments.next().as_deref() == Some(BARE_SERVER) {
         let dir = arguments.next().ok_or("the data's directory is missing")?;
-        return runtime.block_on(bare::serve(Path::new(&dir)));
+        return runtime.block_on(serve_bare(Path::new(&dir)));
     }
     let kept = std::env::var_os("JAMMI_BENCH_DIR")
         .map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
@@ -56,6 +56,41 @@ fn main() -> Outcome {
     let cores = std::thread::available_parallelism()?;
     println!("{table}\n{cores} cores; {missed} targets missed");
     Ok(())
+}
+
+/// Serves the answers to the statements that are compared, from memory.
+async fn serve_bare(data_dir: &Path) -> Outcome {
+    const DECODE: &str = "select * from whole";
+    let data = Data::open(data_dir)?;
+    let config = SessionConfig::new().with_batch_size(8_192);
+    let mut config = config.with_collect_statistics(false);
+    config
+        .options_mut()
+        .execution
+        .parquet
+        .schema_force_view_types = false;
+    let context = SessionContext::new_with_config(config);
+    let whole = data.whole();
+    let whole = whole.to_str().ok_or("the path is text")?;
+    let options = ParquetReadOptions::default();
+    context.register_parquet("whole", whole, options).await?;
+    let one = RecordBatch::try_from_iter([(
+        "Int64(1)",
+        Arc::new(Int64Array::from(vec![1])) as ArrayRef,
+    )])?;
+    let mut answers = HashMap::from([(SELECT_ONE, Arc::new(vec![one]))]);
+    for (statement, same) in [(SELECT_SERIES, SELECT_SERIES), (SELECT_WHOLE, DECODE)] {
+        let batches = context.sql(same).await?.collect().await?;
+        answers.insert(statement, Arc::new(batches));
+    }
+    let decoded = Arc::clone(&answers[SELECT_WHOLE]);
+    answers.insert(SELECT_DECODED, decoded);
+    bare::serve(Bare {
+        answers,
+        any: None,
+        decoded: Some((SELECT_DECODED, context, DECODE)),
+    })
+    .await
 }
 
 async fn figures(kept: &Path, data: &Data) -> Outcome<Figures> {

@@ -6,12 +6,12 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use arrow_flight::encode::FlightDataEncoderBuilder;
 use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_server::{FlightService, FlightServiceServer};
-use arrow_flight::sql::{Any, CommandStatementQuery};
+use arrow_flight::sql::{Any, CommandStatementQuery, DoPutUpdateResult};
 use arrow_flight::{
     Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightEndpoint, FlightInfo,
     HandshakeRequest, HandshakeResponse, PollInfo, PutResult, Result as ActionResult, SchemaResult,
@@ -19,7 +19,7 @@ use arrow_flight::{
 };
 use bytes::Bytes;
 use datafusion::error::DataFusionError;
-use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
+use datafusion::prelude::SessionContext;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt, stream};
 use prost::Message;
@@ -27,65 +27,46 @@ use tokio::net::TcpListener;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::data::Data;
-use crate::shared::Outcome;
-use crate::shared::wire::Server;
-use crate::{BARE_SERVER, SELECT_DECODED, SELECT_ONE, SELECT_SERIES, SELECT_WHOLE};
+use super::Outcome;
+use super::wire::Server;
 
-/// This program, told to be the bare server.
-pub fn start(data_dir: &Path) -> Outcome<Server> {
+/// The argument by which a bench's program is told to be the bare server.
+pub const BARE_SERVER: &str = "--bare-server";
+
+/// This program, told to be the bare server over what `dir` has.
+pub fn start(dir: &Path) -> Outcome<Server> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.arg(BARE_SERVER).arg(data_dir);
+    command.arg(BARE_SERVER).arg(dir);
     Server::start(command)
 }
 
-/// Serves the answers to the statements that are compared, until it is killed.
-pub async fn serve(data_dir: &Path) -> Outcome {
-    let data = Data::open(data_dir)?;
-    let config = SessionConfig::new().with_batch_size(8_192);
-    let mut config = config.with_collect_statistics(false);
-    config
-        .options_mut()
-        .execution
-        .parquet
-        .schema_force_view_types = false;
-    let context = SessionContext::new_with_config(config);
-    let whole = data.whole();
-    let whole = whole.to_str().ok_or("the path is text")?;
-    let options = ParquetReadOptions::default();
-    context.register_parquet("whole", whole, options).await?;
-    let one = RecordBatch::try_from_iter([(
-        "Int64(1)",
-        Arc::new(Int64Array::from(vec![1])) as ArrayRef,
-    )])?;
-    let mut answers = HashMap::from([(SELECT_ONE, Arc::new(vec![one]))]);
-    for (statement, same) in [(SELECT_SERIES, SELECT_SERIES), (SELECT_WHOLE, DECODE)] {
-        let batches = context.sql(same).await?.collect().await?;
-        answers.insert(statement, Arc::new(batches));
-    }
+/// What the bare server knows.
+#[derive(Default)]
+pub struct Bare {
+    /// The batches of statements.
+    pub answers: HashMap<&'static str, Arc<Vec<RecordBatch>>>,
+    /// Those of any other statement.
+    pub any: Option<Arc<Vec<RecordBatch>>>,
+    /// A statement that is not answered from memory, and the query that is run
+    /// for it. What it answers is in `answers` too.
+    pub decoded: Option<(&'static str, SessionContext, &'static str)>,
+}
+
+/// Serves `bare` until it is killed.
+pub async fn serve(bare: Bare) -> Outcome {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("listening grpc://{}", listener.local_addr()?);
     tonic::transport::Server::builder()
-        .add_service(FlightServiceServer::new(Bare { answers, context }))
+        .add_service(FlightServiceServer::new(bare))
         .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)))
         .await?;
     Ok(())
 }
 
-const DECODE: &str = "select * from whole";
-
-struct Bare {
-    answers: HashMap<&'static str, Arc<Vec<RecordBatch>>>,
-    context: SessionContext,
-}
-
 impl Bare {
     fn answer(&self, statement: &[u8]) -> Result<(SchemaRef, &Arc<Vec<RecordBatch>>), Status> {
-        let statement = match std::str::from_utf8(statement).unwrap_or_default() {
-            SELECT_DECODED => SELECT_WHOLE,
-            other => other,
-        };
-        let batches = self.answers.get(statement);
+        let statement = std::str::from_utf8(statement).unwrap_or_default();
+        let batches = self.answers.get(statement).or(self.any.as_ref());
         let batches = batches.ok_or_else(|| Status::not_found("no such answer"))?;
         let schema = batches.first().map(RecordBatch::schema);
         let schema = schema.ok_or_else(|| Status::not_found("no batches"))?;
@@ -130,8 +111,10 @@ impl FlightService for Bare {
         request: Request<Ticket>,
     ) -> Result<Response<Self::DoGetStream>, Status> {
         let (schema, batches) = self.answer(&request.get_ref().ticket)?;
-        if request.get_ref().ticket == SELECT_DECODED {
-            let frame = self.context.sql(DECODE).await.map_err(failed)?;
+        if let Some((statement, context, query)) = &self.decoded
+            && request.get_ref().ticket == *statement
+        {
+            let frame = context.sql(query).await.map_err(failed)?;
             let rows = frame.execute_stream().await.map_err(failed)?;
             let messages = FlightDataEncoderBuilder::new()
                 .with_schema(schema)
@@ -178,9 +161,15 @@ impl FlightService for Bare {
 
     async fn do_put(
         &self,
-        _request: Request<Streaming<FlightData>>,
+        request: Request<Streaming<FlightData>>,
     ) -> Result<Response<Self::DoPutStream>, Status> {
-        Err(absent())
+        let mut messages = request.into_inner();
+        while messages.message().await?.is_some() {}
+        let written = DoPutUpdateResult { record_count: 1 };
+        let result = PutResult {
+            app_metadata: written.encode_to_vec().into(),
+        };
+        Ok(Response::new(stream::iter([Ok(result)]).boxed()))
     }
 
     async fn do_action(
@@ -210,5 +199,5 @@ fn failed(error: DataFusionError) -> Status {
 }
 
 fn absent() -> Status {
-    Status::unimplemented("the bare server answers GetFlightInfo and DoGet alone")
+    Status::unimplemented("the bare server answers GetFlightInfo, DoGet and DoPut alone")
 }

@@ -26,7 +26,8 @@ const PREPARED: &str = "INSERT INTO notes (id, title, score) VALUES ($1, $2, $3)
 pub async fn inserts(figures: &mut Figures, sides: &Sides) -> Outcome {
     for (tenants, of, target) in [(CLIENTS, "16 tenants", 1.0), (1, "one tenant", 0.5)] {
         for (protocol, how) in [("prepared", "prepared"), ("simple", "text")] {
-            let [ours, set_config, bound, sqlite] = rates(sides, tenants, protocol).await?;
+            let rates = rates(sides, tenants, protocol).await?;
+            let [ours, set_config, bound, sqlite, bare] = rates;
             let figure = format!("INSERTs of a row, 16 clients of {of}, {how}");
             figures.at_least_per_second(
                 &figure,
@@ -38,21 +39,31 @@ pub async fn inserts(figures: &mut Figures, sides: &Sides) -> Outcome {
             figures.at_least_per_second(&figure, compared_to, [ours, bound], None);
             let compared_to = "SQLite itself, a thread for each tenant";
             figures.at_least_per_second(&figure, compared_to, [ours, sqlite], None);
+            let compared_to = "a Flight server that writes nothing";
+            figures.at_least_per_second(&figure, compared_to, [ours, bare], None);
+            let figure = format!("{compared_to}, {how}");
+            let compared_to = "PostgreSQL, set_config in each transaction";
+            figures.at_least_per_second(&figure, compared_to, [bare, set_config], None);
         }
     }
     Ok(())
 }
 
 /// Ours, PostgreSQL's with the tenant set in each transaction and with the tenant
-/// set once, and SQLite's.
-async fn rates(sides: &Sides, tenants: u32, protocol: &'static str) -> Outcome<[f64; 4]> {
-    let mut writers = vec![];
+/// set once, SQLite's, and those of a Flight server that writes nothing.
+async fn rates(sides: &Sides, tenants: u32, protocol: &'static str) -> Outcome<[f64; 5]> {
+    let (mut writers, mut bare) = (vec![], vec![]);
     for client in 0..CLIENTS {
         let session = format!("inserts-{client}");
         let mut client_of = sides.client(&session, (client % tenants).into()).await?;
         let handle = client_of.prepare_update(PREPARED).await?;
+        let prepared = (protocol == "prepared").then_some(handle);
+        bare.push(Writer {
+            prepared: prepared.clone(),
+            client: sides.bare.connect(&session).await?,
+        });
         writers.push(Writer {
-            prepared: (protocol == "prepared").then_some(handle),
+            prepared,
             client: client_of,
         });
     }
@@ -64,7 +75,7 @@ async fn rates(sides: &Sides, tenants: u32, protocol: &'static str) -> Outcome<[
     };
     let set_config = script(tenants, "true");
     let bound = script(tenants, "false");
-    let mut measured = [const { Vec::new() }; 4];
+    let mut measured = [const { Vec::new() }; 5];
     // The first round is not counted: the logs grow to their size in it.
     for round in 0..=ROUNDS {
         let rates = [
@@ -72,6 +83,7 @@ async fn rates(sides: &Sides, tenants: u32, protocol: &'static str) -> Outcome<[
             sides.postgres.bench(&set_config, &load)?.a_second,
             sides.postgres.bench(&bound, &load)?.a_second,
             sqlite_commits(&sides.dir, tenants)?,
+            insert_all(&bare, round).await?,
         ];
         if round > 0 {
             for (measured, rate) in measured.iter_mut().zip(rates) {

@@ -3,7 +3,7 @@
 //! Both databases hold the same rows on the same disk, keep tenants apart, and
 //! acknowledge what is on the disk. They are measured in turns: the ratios hold
 //! on a busy machine, the times do not. What has no target is shown to compare
-//! with.
+//! with, such as a Flight server that does nothing: what the protocol takes.
 
 // A bench that cannot go on stops, and prints what it measured.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use data::{COLUMNS, OTHER_ROWS, OTHERS, ROWS, tenant};
 use postgres::{Postgres, Transfer};
 use shared::Outcome;
+use shared::bare::{self, BARE_SERVER, Bare};
 use shared::measure::Figures;
 use shared::wire::{Client, Server};
 
@@ -28,16 +29,24 @@ use shared::wire::{Client, Server};
 pub struct Sides {
     jammi: Server,
     postgres: Postgres,
+    bare: Server,
     dir: PathBuf,
     batches: Vec<arrow::array::RecordBatch>,
 }
 
 fn main() -> Outcome {
+    let runtime = tokio::runtime::Runtime::new()?;
+    if std::env::args().nth(1).as_deref() == Some(BARE_SERVER) {
+        // A row of any table, whatever is asked for.
+        return runtime.block_on(bare::serve(Bare {
+            any: Some(data::batches(1)?.into()),
+            ..Bare::default()
+        }));
+    }
     let kept = std::env::var_os("JAMMI_BENCH_DIR")
         .map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
     std::fs::create_dir_all(&kept)?;
     let dir = postgres::work_dir(&kept)?;
-    let runtime = tokio::runtime::Runtime::new()?;
     let (version, figures) = runtime.block_on(run(dir.path()))?;
     let (table, missed) = figures.finish();
     let cores = std::thread::available_parallelism()?;
@@ -58,6 +67,7 @@ async fn run(dir: &Path) -> Outcome<(String, Figures)> {
     let mut sides = Sides {
         jammi: Server::jammi(&artifacts, &[])?,
         postgres: Postgres::start(dir)?,
+        bare: bare::start(dir)?,
         dir: dir.to_owned(),
         batches: data::batches(ROWS)?,
     };

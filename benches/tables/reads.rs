@@ -24,26 +24,45 @@ pub async fn lookups(figures: &mut Figures, sides: &Sides) -> Outcome {
         for (protocol, how) in [("prepared", "prepared"), ("simple", "new text")] {
             let pair = lookup(sides, table, protocol).await?;
             let figure = format!("a row by key of 1M of {of}, {how}");
-            figures.at_most(
-                &figure,
-                "PostgreSQL, set_config in each transaction",
-                pair,
-                2.0,
-            );
+            figures.at_most(&figure, SET_CONFIG, pair, 2.0);
         }
     }
+    // What it takes to announce a row and to fetch it.
+    let script = script();
+    let mut bare = sides.bare.connect("lookups").await?;
+    let asking = async |round, lookup| bare.query(&by_id("items", id_of(round, lookup)), 1).await;
+    let pair = beside_postgres(sides, &script, "simple", asking).await?;
+    let figure = "a Flight server that has one row, new text";
+    figures.at_least_as_fast(figure, SET_CONFIG, pair, None);
     Ok(())
 }
 
+const SET_CONFIG: &str = "PostgreSQL, set_config in each transaction";
+
 async fn lookup(sides: &Sides, table: &str, protocol: &'static str) -> Outcome<Pair> {
     let mut client = sides.client("lookups", 0).await?;
-    let sql = format!("SELECT * FROM {table} WHERE id = ");
-    let mut prepared = client.prepare(&format!("{sql}$1")).await?;
-    let script = format!(
-        "\\set id random(0, {})\n{}",
-        ROWS - 1,
-        of_tenant("SELECT * FROM items WHERE id = :id;")
-    );
+    let script = script();
+    if protocol == "simple" {
+        let asking =
+            async |round, lookup| client.query(&by_id(table, id_of(round, lookup)), 1).await;
+        return beside_postgres(sides, &script, protocol, asking).await;
+    }
+    let sql = format!("SELECT * FROM {table} WHERE id = $1");
+    let mut prepared = client.prepare(&sql).await?;
+    let asking = async |round, lookup| {
+        let row = row_of(id_of(round, lookup))?;
+        client.query_prepared(&mut prepared, row, 1).await
+    };
+    beside_postgres(sides, &script, protocol, asking).await
+}
+
+/// `ask`, told the round and the lookup, in turns with PostgreSQL's `script`.
+async fn beside_postgres(
+    sides: &Sides,
+    script: &str,
+    protocol: &'static str,
+    mut ask: impl AsyncFnMut(u64, u64) -> Outcome,
+) -> Outcome<Pair> {
     let mut times = (vec![], vec![]);
     // The first round is not counted.
     for round in 0..=ROUNDS {
@@ -53,15 +72,11 @@ async fn lookup(sides: &Sides, table: &str, protocol: &'static str) -> Outcome<P
             if began.elapsed() > ROUND_TIME_MAX {
                 break;
             }
-            let id = mixed(round as u64, lookup) % ROWS;
             let start = Instant::now();
-            match protocol {
-                "prepared" => client.query_prepared(&mut prepared, row_of(id)?, 1).await?,
-                _ => client.query(&format!("{sql}{id}"), 1).await?,
-            }
+            ask(round as u64, lookup).await?;
             ours.push(start.elapsed());
         }
-        let theirs = sides.postgres.bench(&script, &theirs)?.latencies;
+        let theirs = sides.postgres.bench(script, &theirs)?.latencies;
         if round > 0 {
             times.0.extend(ours);
             times.1.extend(theirs);
@@ -71,6 +86,23 @@ async fn lookup(sides: &Sides, table: &str, protocol: &'static str) -> Outcome<P
         ours: median(times.0),
         theirs: median(times.1),
     })
+}
+
+/// What pgbench runs for a lookup.
+fn script() -> String {
+    format!(
+        "\\set id random(0, {})\n{}",
+        ROWS - 1,
+        of_tenant("SELECT * FROM items WHERE id = :id;")
+    )
+}
+
+fn id_of(round: u64, lookup: u64) -> u64 {
+    mixed(round, lookup) % ROWS
+}
+
+fn by_id(table: &str, id: u64) -> String {
+    format!("SELECT * FROM {table} WHERE id = {id}")
 }
 
 /// Enough of slow lookups.
