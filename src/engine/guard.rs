@@ -18,7 +18,7 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{DataFusionError, Result};
+use datafusion::common::{DataFusionError, Result, ScalarValue};
 use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{Expr, LogicalPlan, TableProviderFilterPushDown, TableType};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
@@ -27,12 +27,12 @@ use datafusion::physical_plan::metrics::{
     BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet, RecordOutput,
 };
 use datafusion::physical_plan::{
-    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, Partitioning,
-    PlanProperties, ReplaceChildrenOptions,
+    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties,
+    Partitioning, PlanProperties, ReplaceChildrenOptions,
 };
 use futures::{Stream, StreamExt};
 
-use super::fault::carried;
+use super::fault::{carried, planning};
 use super::stored::StoredTable;
 use super::system::SystemTable;
 use super::total::is_total;
@@ -87,6 +87,32 @@ impl ScopedTable {
             }
             Rows::Source(_) | Rows::System(_) | Rows::View(..) => false,
         }
+    }
+
+    /// Whether a scan with `filters` yields the rows of a whole unique key and no
+    /// others.
+    fn finds_key(&self, filters: &[&Expr]) -> bool {
+        match &self.rows {
+            Rows::Stored(table) => !table.equal(filters).is_empty(),
+            Rows::Source(_) | Rows::System(_) | Rows::View(..) => false,
+        }
+    }
+
+    /// Whether such a scan keeps to `filter`.
+    fn is_equal(&self, filter: &Expr) -> bool {
+        match &self.rows {
+            Rows::Stored(table) => table.is_equal(filter),
+            Rows::Source(_) | Rows::System(_) | Rows::View(..) => false,
+        }
+    }
+
+    /// Whether `filters` choose rows by a whole unique key, and the scan keeps to all
+    /// of them by itself, whatever the values of their parameters are.
+    pub(super) fn keeps_to(&self, filters: &[Expr]) -> bool {
+        let filters: Vec<&Expr> = filters.iter().collect();
+        let mut all = filters.iter();
+        self.finds_key(&filters)
+            && all.all(|filter| self.is_equal(filter) || self.is_lane_predicate(filter))
     }
 
     /// The name of the temporary table that it is, if it is one.
@@ -208,10 +234,11 @@ impl TableProvider for ScopedTable {
         &self,
         filters: &[&Expr],
     ) -> Result<Vec<TableProviderFilterPushDown>> {
+        let finds_key = self.finds_key(filters);
         Ok(filters
             .iter()
             .map(|filter| {
-                if self.is_lane_predicate(filter) {
+                if self.is_lane_predicate(filter) || (finds_key && self.is_equal(filter)) {
                     TableProviderFilterPushDown::Exact
                 } else if is_total(filter) {
                     TableProviderFilterPushDown::Inexact
@@ -268,12 +295,55 @@ impl GuardExec {
         Some(GuardExec::new(self.scope.clone(), self.table.clone(), scan))
     }
 
+    /// The guard of the same scan where parameters have `values`.
+    fn given(&self, values: &[ScalarValue]) -> crate::error::Result<Self> {
+        let scan = match self.scan.plan.downcast_ref::<TableScanExec>() {
+            Some(scan) => Arc::new(scan.given(values)?) as Arc<dyn ExecutionPlan>,
+            None => {
+                return Err(Error::internal(
+                    "the statement cannot be run",
+                    format!("the plan of a scan of {} was kept", self.table),
+                ));
+            }
+        };
+        Ok(GuardExec {
+            scope: self.scope.clone(),
+            table: self.table.clone(),
+            scan: LaneScan {
+                plan: scan,
+                lane: self.scan.lane.clone(),
+                output: Arc::clone(&self.scan.output),
+            },
+            properties: Arc::clone(&self.properties),
+            metrics: ExecutionPlanMetricsSet::new(),
+        })
+    }
+
     /// Says what state of the lanes the scan reads, before it is executed.
     pub(super) fn attach(&self, reads: &StatementReads) {
         if let Some(scan) = self.scan.plan.downcast_ref::<TableScanExec>() {
             scan.attach(reads);
         }
     }
+}
+
+/// The plan, which is of guarded scans that keep to their keys by themselves, where
+/// parameters have `values`: one that has not run.
+pub(super) fn given(
+    plan: &Arc<dyn ExecutionPlan>,
+    values: &[ScalarValue],
+) -> crate::error::Result<Arc<dyn ExecutionPlan>> {
+    if let Some(guard) = plan.downcast_ref::<GuardExec>() {
+        return Ok(Arc::new(guard.given(values)?));
+    }
+    let children = plan.children().into_iter();
+    let children = children
+        .map(|child| given(child, values))
+        .collect::<crate::error::Result<Vec<_>>>()?;
+    let keep = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Keep);
+    Arc::clone(plan)
+        .replace_children(children, keep)
+        .map_err(planning)
 }
 
 /// Says to every guard of a plan what state of the lanes its scan reads.

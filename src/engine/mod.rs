@@ -33,6 +33,7 @@ mod numbers;
 mod params;
 mod reading;
 mod rule;
+mod shape;
 mod short;
 mod statement;
 mod stored;
@@ -89,6 +90,7 @@ pub use types::type_name;
 
 use context::Planner;
 use reading::{Reading, reads_keys};
+use shape::Lifted;
 use statement::Action;
 use sweep::Sweeper;
 use temporary::Temporary;
@@ -107,6 +109,9 @@ struct Parts {
     planner: Planner,
     sweeper: Sweeper,
     statements: Cache<StatementKey, Arc<Statement>>,
+    /// What is left of statements without their values; nothing where their values
+    /// cannot be bound to it.
+    shapes: Cache<ShapeKey, Option<Arc<Statement>>>,
     statement_bytes_max: usize,
 }
 
@@ -118,6 +123,15 @@ struct StatementKey {
     names: NameDefaults,
     version: SnapshotVersion,
     sql: Box<str>,
+}
+
+/// As [`StatementKey`], of every text that differs in values alone.
+#[derive(PartialEq, Eq, Hash)]
+struct ShapeKey {
+    scope: Scope,
+    names: NameDefaults,
+    version: SnapshotVersion,
+    shape: ParsedStatement,
 }
 
 /// What reading a source needs, apart from the source.
@@ -166,6 +180,7 @@ impl Engine {
             temporary: Temporary::new(&config.sessions),
             planner,
             statements: Cache::new(config.engine.plan_cache_entries),
+            shapes: Cache::new(config.engine.plan_cache_entries),
             statement_bytes_max: config.engine.statement_bytes_max,
         }));
         engine.remove_leftovers().await?;
@@ -264,7 +279,7 @@ impl Engine {
         };
         let parsed = match parsed {
             Some(parsed) if short::is_short_to_plan(&parsed, &snapshot) => {
-                let planning = async { self.plan_parsed(key, parsed, &snapshot) };
+                let planning = async { self.plan_short(key, parsed, &snapshot) };
                 return short::run_here(planner.places(), planning).await;
             }
             longer => longer,
@@ -281,16 +296,75 @@ impl Engine {
         planner.spawn(scope, planning).await
     }
 
-    fn plan_parsed(
+    /// As [`Engine::plan_parsed`], of a statement that may differ from an earlier one
+    /// in values alone.
+    fn plan_short(
         &self,
         key: StatementKey,
         parsed: ParsedStatement,
         snapshot: &Arc<CatalogSnapshot>,
     ) -> Result<Arc<Statement>> {
         let parts = &self.0;
+        if let Some(lifted) = Lifted::of(&parsed)
+            && let Some(statement) = self.plan_shape(&key, &lifted, snapshot)
+        {
+            let statement = Arc::new(statement);
+            parts.statements.insert(key, Arc::clone(&statement));
+            return Ok(statement);
+        }
+        self.plan_parsed(key, parsed, snapshot)
+    }
+
+    /// The statement as one of its shape, if its values can be bound to that.
+    fn plan_shape(
+        &self,
+        key: &StatementKey,
+        lifted: &Lifted,
+        snapshot: &Arc<CatalogSnapshot>,
+    ) -> Option<Statement> {
+        let parts = &self.0;
+        let shape_key = ShapeKey {
+            scope: key.scope.clone(),
+            names: key.names.clone(),
+            version: key.version,
+            shape: lifted.shape.clone(),
+        };
+        let shape = match parts.shapes.get(&shape_key) {
+            Some(known) => known?,
+            None => {
+                // What is wrong with it is wrong with the statement, whose own plan
+                // tells of it in the words of its text.
+                let planned = self.plan_new(key, lifted.shape.clone(), snapshot);
+                let shape = planned.ok().filter(Statement::takes_literals).map(Arc::new);
+                parts.shapes.insert(shape_key, shape.clone());
+                shape?
+            }
+        };
+        let values = lifted.values(&shape.parameter_schema())?;
+        shape.given(&key.sql, values)
+    }
+
+    fn plan_parsed(
+        &self,
+        key: StatementKey,
+        parsed: ParsedStatement,
+        snapshot: &Arc<CatalogSnapshot>,
+    ) -> Result<Arc<Statement>> {
+        let statement = Arc::new(self.plan_new(&key, parsed, snapshot)?);
+        self.0.statements.insert(key, Arc::clone(&statement));
+        Ok(statement)
+    }
+
+    fn plan_new(
+        &self,
+        key: &StatementKey,
+        parsed: ParsedStatement,
+        snapshot: &Arc<CatalogSnapshot>,
+    ) -> Result<Statement> {
+        let parts = &self.0;
         let StatementKey {
             scope, names, sql, ..
-        } = &key;
+        } = key;
         let resolver = names::Resolver::new(
             scope,
             names,
@@ -300,15 +374,7 @@ impl Engine {
             &parts.sources,
             &parts.chunks,
         );
-        let statement = Arc::new(Statement::plan(
-            scope,
-            sql,
-            parsed,
-            &parts.planner,
-            &resolver,
-        )?);
-        parts.statements.insert(key, Arc::clone(&statement));
-        Ok(statement)
+        Statement::plan(scope, sql, parsed, &parts.planner, &resolver)
     }
 
     /// A transaction of the scope. Nothing is opened or locked before its first
@@ -432,10 +498,20 @@ impl Engine {
         let work = planner.workers().begin(reading.scope());
         let mut bound = None;
         if reading.is_simple() {
-            let logical = reading.bind(planner, parameters)?;
-            if short::reads_few(&logical)? {
+            let logical = match reading.is_of_key() {
+                true => None,
+                false => Some(reading.bind(planner, parameters)?),
+            };
+            let is_short = match &logical {
+                Some(logical) => short::reads_few(logical)?,
+                None => true,
+            };
+            if is_short {
                 let planning = async {
-                    let plan = planner.physical_of_simple(&logical).await?;
+                    let plan = match &logical {
+                        Some(logical) => planner.physical_of_simple(logical).await?,
+                        None => reading.plan_of_key(planner, parameters).await?,
+                    };
                     verify::verify(&plan, reading.scope())?;
                     guard::attach(&plan, &reads);
                     Ok(plan)
@@ -443,7 +519,7 @@ impl Engine {
                 let (task, places) = (planner.task(), planner.places());
                 return RecordStream::start_here(planning, task, &work, places).await;
             }
-            bound = Some(logical);
+            bound = logical;
         }
         let (engine, reading) = (self.clone(), Arc::clone(reading));
         let parameters = parameters.to_vec();

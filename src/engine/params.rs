@@ -201,11 +201,6 @@ fn in_limits(plan: &LogicalPlan) -> datafusion::common::Result<HashSet<String>> 
     Ok(names)
 }
 
-/// As [`typed_scalars`], for a plan.
-pub(super) fn typed_values(schema: &Schema, values: &[ScalarValue]) -> Result<ParamValues> {
-    typed_scalars(schema, values).map(ParamValues::from)
-}
-
 /// The values cast to the parameters' types.
 pub(super) fn typed_scalars(schema: &Schema, values: &[ScalarValue]) -> Result<Vec<ScalarValue>> {
     let fields = schema.fields();

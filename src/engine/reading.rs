@@ -1,16 +1,18 @@
 //! A query under a scope, optimized once where it can be.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow::datatypes::{Schema, SchemaRef};
-use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::datasource::source_as_provider;
 use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Volatility};
 use datafusion::optimizer::AnalyzerRule;
+use datafusion::physical_plan::ExecutionPlan;
 
 use super::context::Planner;
 use super::fault::planning;
+use super::guard;
 use super::params;
 use super::short;
 use super::total::{compares, connects};
@@ -19,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::tenant::Scope;
 
 /// A query under a scope.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Reading {
     scope: Scope,
     plan: LogicalPlan,
@@ -27,11 +29,16 @@ pub(super) struct Reading {
     /// the values of its parameters.
     optimized: Option<LogicalPlan>,
     parameters: SchemaRef,
+    /// The values of the parameters, where the statement's text has them.
+    given: Option<Vec<ScalarValue>>,
     schema: SchemaRef,
     /// Whether the order of the source's rows is kept.
     in_order: bool,
     /// Whether it does so little to each row that it is short where it reads few.
     is_simple: bool,
+    /// What runs it for any values of its parameters, where that is one plan: made
+    /// by its first run.
+    of_key: Option<Arc<OnceLock<Arc<dyn ExecutionPlan>>>>,
 }
 
 impl Reading {
@@ -64,14 +71,20 @@ impl Reading {
             Some(optimized) => short::is_simple(optimized)?,
             None => false,
         };
+        let of_key = match &optimized {
+            Some(optimized) if is_simple && short::is_of_key(optimized)? => Some(Arc::default()),
+            _ => None,
+        };
         Ok(Reading {
             scope: scope.clone(),
             plan,
             optimized,
             parameters,
+            given: None,
             schema: without_metadata(&schema),
             in_order: false,
             is_simple,
+            of_key,
         })
     }
 
@@ -84,8 +97,18 @@ impl Reading {
             plan,
             optimized: None,
             parameters: Arc::new(Schema::empty()),
+            given: None,
             in_order: true,
             is_simple: false,
+            of_key: None,
+        }
+    }
+
+    /// The query with `values`, which are of the parameters' types, for good.
+    pub(super) fn given(&self, values: Vec<ScalarValue>) -> Self {
+        Reading {
+            given: Some(values),
+            ..self.clone()
         }
     }
 
@@ -123,13 +146,56 @@ impl Reading {
         &self.parameters
     }
 
+    /// The values of the parameters in their types, where the caller has bound `bound`.
+    fn values(&self, bound: &[ScalarValue]) -> Result<Vec<ScalarValue>> {
+        match &self.given {
+            None => params::typed_scalars(&self.parameters, bound),
+            Some(given) => {
+                // There is nothing left to bind.
+                params::typed_scalars(&Schema::empty(), bound)?;
+                Ok(given.clone())
+            }
+        }
+    }
+
+    /// The physical plan with `values` for the parameters, where it is of rows of a
+    /// whole key: it is made once.
+    pub(super) async fn plan_of_key(
+        &self,
+        planner: &Planner,
+        values: &[ScalarValue],
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let (Some(kept), Some(optimized)) = (&self.of_key, &self.optimized) else {
+            return Err(Error::internal(
+                "the statement cannot be run",
+                "a plan of a key is asked for where there is none",
+            ));
+        };
+        let values = self.values(values)?;
+        let plan = match kept.get() {
+            Some(plan) => plan,
+            None => {
+                let plan = planner.physical_of_simple(optimized).await?;
+                kept.get_or_init(|| plan)
+            }
+        };
+        guard::given(plan, &values)
+    }
+
+    /// Whether it is planned physically once.
+    pub(super) fn is_of_key(&self) -> bool {
+        self.of_key.is_some()
+    }
+
     /// The optimized plan with `values` for the parameters.
     pub(super) fn bind(&self, planner: &Planner, values: &[ScalarValue]) -> Result<LogicalPlan> {
-        let values = params::typed_values(&self.parameters, values)?;
+        let values = self.values(values)?;
         let plan = self.optimized.as_ref().unwrap_or(&self.plan).clone();
         let plan = match self.parameters.fields().is_empty() {
             true => plan,
-            false => plan.replace_params_with_values(&values).map_err(planning)?,
+            false => plan
+                .replace_params_with_values(&ParamValues::from(values))
+                .map_err(planning)?,
         };
         match self.optimized {
             Some(_) => Ok(plan),

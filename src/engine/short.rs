@@ -17,12 +17,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::datasource::source_as_provider;
 use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator};
 use datafusion::sql::sqlparser::ast::{self, Visit, Visitor};
 use futures::future::CatchUnwind;
 use futures::{FutureExt, Stream};
 
 use super::fault::planning;
+use super::guard::ScopedTable;
+use super::params;
 use super::reading::reads_keys;
 use super::total::{compares, connects};
 use crate::backend::while_thread_blocks;
@@ -248,6 +251,29 @@ pub(super) fn reads_few(plan: &LogicalPlan) -> Result<bool> {
     })
     .map_err(planning)?;
     Ok(!scans || reads_keys(plan)?)
+}
+
+/// Whether a simple plan is of one scan by a whole key, and of nothing else that
+/// depends on the values of parameters.
+pub(super) fn is_of_key(plan: &LogicalPlan) -> Result<bool> {
+    let mut scans = 0;
+    let mut keeps = true;
+    plan.apply(|node| {
+        keeps &= match node {
+            LogicalPlan::TableScan(scan) => {
+                scans += 1;
+                let provider = source_as_provider(&scan.source)?;
+                let table = provider.downcast_ref::<ScopedTable>();
+                table.is_some_and(|table| table.keeps_to(&scan.filters))
+            }
+            LogicalPlan::Projection(projection) => !projection.expr.iter().any(params::is_in),
+            LogicalPlan::SubqueryAlias(_) => true,
+            _ => false,
+        };
+        Ok(TreeNodeRecursion::Continue)
+    })
+    .map_err(planning)?;
+    Ok(keeps && scans == 1)
 }
 
 /// Threads of callers that may wait for a disk at a time, of those that serve

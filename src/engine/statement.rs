@@ -2,6 +2,7 @@
 //! logical plan under a scope.
 
 use arrow::datatypes::{Schema, SchemaRef};
+use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
 use datafusion::sql::planner::SqlToRel;
 use datafusion::sql::sqlparser::ast;
@@ -21,6 +22,7 @@ use super::names::Resolver;
 use super::numbers;
 use super::params;
 use super::reading::Reading;
+use super::shape::takes_literals;
 use super::types::type_name;
 use super::write::{self, DirectRows, RowChecks, Rows, Write};
 use crate::error::{Error, Result};
@@ -132,6 +134,29 @@ impl Statement {
             action,
             schema,
             parameters,
+        })
+    }
+
+    /// Whether the statement is a query whose parameters may be literals of a text.
+    pub(super) fn takes_literals(&self) -> bool {
+        match &self.action {
+            Action::Read(reading) => reading.is_simple() && takes_literals(&self.parameters),
+            Action::Write(..) | Action::Define(_) | Action::Control(_) => false,
+        }
+    }
+
+    /// The query of a text that has `values` where this one has parameters.
+    pub(super) fn given(&self, sql: &str, values: Vec<ScalarValue>) -> Option<Self> {
+        let Action::Read(reading) = &self.action else {
+            return None;
+        };
+        Some(Statement {
+            scope: self.scope.clone(),
+            sql: sql.into(),
+            kind: self.kind,
+            action: Action::Read(Arc::new(reading.given(values))),
+            schema: Arc::clone(&self.schema),
+            parameters: Arc::new(Schema::empty()),
         })
     }
 

@@ -10,7 +10,7 @@ use crate::catalog::{Relation, TENANT_COLUMN, TableDefinition};
 use crate::error::{Error, Result};
 use crate::policy::LanePredicate;
 use crate::source::LaneScan;
-use crate::table::{ChunkCache, KeyLookup, TableScanExec, Wanted, scan_schema};
+use crate::table::{ChunkCache, Equal, KeyLookup, TableScanExec, Wanted, scan_schema};
 use crate::tenant::{Lane, Scope};
 
 /// A table whose rows are in lanes.
@@ -105,6 +105,16 @@ impl StoredTable {
             .is_some_and(|lookup| lookup.is_of_keys(&self.definition))
     }
 
+    /// Those of `filters` that a scan keeps to by itself.
+    pub fn equal(&self, filters: &[&Expr]) -> Vec<Equal> {
+        Equal::all(&self.definition, filters)
+    }
+
+    /// Whether a scan keeps to `filter`, where it does to any.
+    pub fn is_equal(&self, filter: &Expr) -> bool {
+        Equal::of(&self.definition, filter).is_some()
+    }
+
     /// The columns at `projection`, and the tenant's where it is not among them,
     /// of the rows that `filters` may let through: of `limit` of them, or more.
     pub fn scan(
@@ -138,6 +148,7 @@ impl StoredTable {
             &read,
             Wanted {
                 lookup: KeyLookup::new(&self.definition, filters),
+                equal: self.equal(&filters.iter().collect::<Vec<_>>()),
                 limit,
             },
             self.cache.clone(),

@@ -10,6 +10,7 @@ use super::lookup::KeyLookup;
 use super::scan::Scan;
 use super::storage::{Stored, absent_columns, column_name, indexes, tenant_bytes};
 use crate::backend::{BackendError, Transaction};
+use crate::catalog::IndexKind;
 
 /// Rows that are looked up by key before the whole table is read instead.
 const LOOKUP_ROWS_MAX: usize = 8192;
@@ -51,6 +52,9 @@ impl Scan {
         transaction: &Transaction<'_>,
         stored: &Stored,
     ) -> Result<Found, BackendError> {
+        if let Some(found) = self.find_key(transaction, stored)? {
+            return Ok(Found::Rows(vec![found]));
+        }
         let Some(indexes) = indexes(transaction, stored)? else {
             return Ok(Found::nothing());
         };
@@ -85,6 +89,39 @@ impl Scan {
         }
         let chunks = chunks::list(transaction, stored)?;
         Ok(Found::Chunks(chunks, absent.into()))
+    }
+
+    /// The rows of a whole key, found by its index; `None` where no key is asked for
+    /// and where the lane's storage of the table is older than the key or a column.
+    fn find_key(
+        &self,
+        transaction: &Transaction<'_>,
+        stored: &Stored,
+    ) -> Result<Option<FoundRows>, BackendError> {
+        let equal = &self.wanted.equal;
+        let (Some(lookup), Some(table)) = (&self.wanted.lookup, self.relation.table()) else {
+            return Ok(None);
+        };
+        let has = |column: &u32| equal.iter().any(|equal| equal.column == *column);
+        let mut indexes = table.indexes.iter();
+        let key =
+            indexes.find(|index| index.kind != IndexKind::Plain && index.columns.iter().all(has));
+        let Some(key) = key else {
+            return Ok(None);
+        };
+        let lane = Storage {
+            transaction,
+            stored,
+            indexes: HashSet::new(),
+            absent: &[],
+        };
+        let from = format!("{} INDEXED BY {}", stored.as_str(), stored.index(key));
+        let values: Vec<&dyn ToSql> = lookup.values().map(|value| value as _).collect();
+        match self.select_from(&lane, &from, &lookup.sql(2), &values) {
+            Ok(found) => Ok(Some(found)),
+            Err(BackendError::Statement(error)) if names_nothing(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether the lane has an index that begins with a column.
@@ -134,6 +171,17 @@ impl Scan {
         rest: &str,
         values: &[&dyn ToSql],
     ) -> Result<FoundRows, BackendError> {
+        self.select_from(lane, lane.stored.as_str(), rest, values)
+    }
+
+    /// As [`Scan::select`], with the table and what of it is read as `from` says.
+    fn select_from(
+        &self,
+        lane: &Storage<'_>,
+        from: &str,
+        rest: &str,
+        values: &[&dyn ToSql],
+    ) -> Result<FoundRows, BackendError> {
         let Storage {
             transaction,
             stored,
@@ -142,9 +190,8 @@ impl Scan {
         } = lane;
         let columns = self.stored_columns();
         let sql = format!(
-            "SELECT {} FROM {} WHERE tenant_id IS ?1{rest}",
+            "SELECT {} FROM {from} WHERE tenant_id IS ?1{rest}",
             chunks::selected(&columns, absent),
-            stored.as_str(),
         );
         let mut statement = transaction.connection().prepare_cached(&sql)?;
         let tenant = tenant_bytes(transaction.lane());
@@ -154,4 +201,19 @@ impl Scan {
         let (columns, rows) = chunks::decode(transaction, stored, &columns, 1, rows)?;
         Ok(FoundRows { columns, rows })
     }
+}
+
+/// Whether SQLite says that the statement names a table, a column or an index which
+/// is not there.
+fn names_nothing(error: &rusqlite::Error) -> bool {
+    let (rusqlite::Error::SqliteFailure(failure, Some(text))
+    | rusqlite::Error::SqlInputError {
+        error: failure,
+        msg: text,
+        ..
+    }) = error
+    else {
+        return false;
+    };
+    failure.extended_code == rusqlite::ffi::SQLITE_ERROR && text.starts_with("no such ")
 }

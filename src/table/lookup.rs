@@ -7,8 +7,10 @@ use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
 use rusqlite::types::Value;
 
 use super::codec::{self, FloatKey, Ordering};
+use super::equal::Equal;
 use super::storage::column_name;
 use crate::catalog::{IndexKind, TableDefinition};
+use crate::error::Result;
 
 /// The longest list of values that SQLite is asked to look up.
 const VALUES_MAX: usize = 1_000;
@@ -62,6 +64,26 @@ impl KeyLookup {
             .filter(|condition| indexed(condition.column))
             .collect();
         Some(KeyLookup { conditions })
+    }
+
+    /// The lookup of rows that meet `equal`, each of which has a value.
+    pub(super) fn of_equal(definition: &TableDefinition, equal: &[Equal]) -> Result<Option<Self>> {
+        let mut conditions = Vec::with_capacity(equal.len());
+        for equal in equal {
+            let position = definition.position(equal.column);
+            let condition = match position {
+                Some(at) => {
+                    let data_type = definition.columns[at].field.data_type();
+                    comparison((equal.column, data_type), Operator::Eq, equal.value()?)
+                }
+                None => None,
+            };
+            match condition {
+                Some(condition) => conditions.push(condition),
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(KeyLookup { conditions }))
     }
 
     /// Whether it is of whole unique keys, so that few rows are found in a lane.
@@ -229,7 +251,10 @@ fn found_by_key(
     condition
 }
 
-fn column_of<'a>(definition: &'a TableDefinition, expr: &Expr) -> Option<(u32, &'a DataType)> {
+pub(super) fn column_of<'a>(
+    definition: &'a TableDefinition,
+    expr: &Expr,
+) -> Option<(u32, &'a DataType)> {
     let Expr::Column(column) = expr else {
         return None;
     };

@@ -19,6 +19,7 @@
 
 mod chunks;
 pub mod codec;
+mod equal;
 mod find;
 mod leftovers;
 mod lookup;
@@ -28,6 +29,7 @@ mod storage;
 mod write;
 
 pub use chunks::{CHUNK_ROWS, ChunkCache};
+pub use equal::Equal;
 pub use leftovers::sweep;
 pub use lookup::{KeyCondition, KeyLookup};
 pub use reads::StatementReads;

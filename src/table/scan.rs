@@ -13,7 +13,7 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Field, Int8Type, Schema, SchemaRef};
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{DataFusionError, Result};
+use datafusion::common::{DataFusionError, Result, ScalarValue};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
@@ -26,6 +26,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::chunks::{self, Chunk, ChunkCache, Parts, ROW_NUMBER, ReadColumn};
 use super::codec;
+use super::equal::{self, Equal};
 use super::find::Found;
 use super::lookup::KeyLookup;
 use super::reads::StatementReads;
@@ -53,11 +54,14 @@ pub struct TableScanExec {
     properties: Arc<PlanProperties>,
 }
 
-/// Which rows are asked for. A scan may yield others of the same lanes as well.
+/// Which rows are asked for. A scan may yield others of the same lanes as well, but
+/// for those that do not meet `equal`.
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
     /// Those that an index finds.
     pub lookup: Option<KeyLookup>,
+    /// Those that meet all of these.
+    pub equal: Vec<Equal>,
     /// So many of them, whichever.
     pub limit: Option<usize>,
 }
@@ -143,13 +147,40 @@ impl TableScanExec {
             scan.has_extremes.get(at)?.then_some(number)
         });
         let columns: Vec<u32> = columns.collect::<Option<_>>()?;
-        if scan.wanted.lookup.is_some() || scan.wanted.limit.is_some() {
+        let wanted = &scan.wanted;
+        if wanted.lookup.is_some() || !wanted.equal.is_empty() || wanted.limit.is_some() {
             return None;
         }
         Some(TableScanExec::of(Scan {
             extremes: Some(columns),
             ..Scan::clone(scan)
         }))
+    }
+
+    /// The same scan where parameters have `values`, to be attached anew.
+    pub fn given(&self, values: &[ScalarValue]) -> crate::error::Result<Self> {
+        let scan = &self.scan;
+        let equal = scan.wanted.equal.iter();
+        let equal = equal
+            .map(|equal| equal.given(values))
+            .collect::<crate::error::Result<Vec<_>>>()?;
+        let lookup = match scan.relation.table() {
+            Some(definition) => KeyLookup::of_equal(definition, &equal)?,
+            None => None,
+        };
+        let wanted = Wanted {
+            lookup,
+            equal,
+            limit: scan.wanted.limit,
+        };
+        Ok(TableScanExec {
+            scan: Arc::new(Scan {
+                wanted,
+                ..Scan::clone(scan)
+            }),
+            reads: OnceLock::new(),
+            properties: Arc::clone(&self.properties),
+        })
     }
 
     /// The columns by which rows are looked up, if they are.
@@ -251,7 +282,10 @@ impl ExecutionPlan for TableScanExec {
             ))
         })?;
         let scan = Arc::clone(&self.scan);
-        let lanes = self.scan.lanes.clone();
+        let lanes = match scan.finds_nothing().map_err(carried)? {
+            true => Vec::new(),
+            false => scan.lanes.clone(),
+        };
         let batches = stream::iter(lanes)
             .map(move |lane| LaneRows::open(Arc::clone(&scan), reads.clone(), lane))
             .then(|opening| opening)
@@ -329,8 +363,9 @@ impl LaneRows {
             Found::Chunks(chunks, absent) => (Vec::new(), chunks, absent),
         };
         let shared: Arc<str> = stored.as_str().into();
+        let filtered = Filtered::new(&scan);
         let read = stream::iter(chunks).then(move |chunk| {
-            let (scan, reads) = (Arc::clone(&scan), reads.clone());
+            let (filtered, reads) = (filtered.clone(), reads.clone());
             let shared = Arc::clone(&shared);
             let place = Place {
                 lane,
@@ -338,18 +373,100 @@ impl LaneRows {
                 absent: Arc::clone(&absent),
             };
             async move {
+                let scan = &filtered.scan;
                 let parts = scan.chunk_columns(&reads, place, &shared, chunk).await;
-                match parts {
+                let batches = match parts {
                     Ok((parts, rows)) => scan.batches(lane, &parts, rows),
                     Err(error) => vec![Err(error)],
-                }
+                };
+                let batches = batches.into_iter();
+                batches
+                    .map(|batch| filtered.rows_of(batch?))
+                    .collect::<Vec<_>>()
             }
         });
         stream::iter(ready).chain(read.map(stream::iter).flatten())
     }
 }
 
+/// Reads runs, of which a scan wants some rows alone.
+#[derive(Clone)]
+struct Filtered {
+    /// A scan of the columns that are asked for and, after them, of those that rows
+    /// are chosen by.
+    scan: Arc<Scan>,
+    /// What columns of that scan have to be.
+    values: Arc<[(usize, ScalarValue)]>,
+    /// How many columns are asked for.
+    width: usize,
+}
+
+impl Filtered {
+    fn new(scan: &Arc<Scan>) -> Self {
+        let width = scan.columns.len();
+        if scan.wanted.equal.is_empty() {
+            return Filtered {
+                scan: Arc::clone(scan),
+                values: Arc::default(),
+                width,
+            };
+        }
+        let mut wide = Scan::clone(scan);
+        // So many of all rows are not so many of those that are chosen.
+        wide.wanted.limit = None;
+        let mut fields: Vec<_> = wide.schema.fields().iter().cloned().collect();
+        let mut values = Vec::with_capacity(scan.wanted.equal.len());
+        let definition = scan.relation.table();
+        for equal in &scan.wanted.equal {
+            let mut columns = wide.columns.iter();
+            let known = columns.position(|column| column.number == equal.column);
+            let column = definition.and_then(|definition| {
+                Some(&definition.columns[definition.position(equal.column)?])
+            });
+            let (Ok(value), Some(column)) = (equal.value(), column) else {
+                continue;
+            };
+            let at = known.unwrap_or_else(|| {
+                fields.push(Arc::clone(&column.field));
+                wide.columns.push(ReadColumn {
+                    number: column.number,
+                    data_type: column.field.data_type().clone(),
+                    filler: column.filler.clone(),
+                });
+                wide.columns.len() - 1
+            });
+            values.push((at, value.clone()));
+        }
+        wide.schema = Arc::new(Schema::new(fields));
+        Filtered {
+            scan: Arc::new(wide),
+            values: values.into(),
+            width,
+        }
+    }
+
+    /// The rows of a batch that are asked for, and their columns.
+    fn rows_of(&self, batch: RecordBatch) -> crate::error::Result<RecordBatch> {
+        if self.values.is_empty() {
+            return Ok(batch);
+        }
+        let columns: Vec<usize> = (0..self.width).collect();
+        equal::rows_with(&batch, &self.values)
+            .and_then(|rows| rows.project(&columns))
+            .map_err(|error| Error::internal("a stored table cannot be read", error))
+    }
+}
+
 impl Scan {
+    /// Whether a column is to equal NULL, which none does.
+    fn finds_nothing(&self) -> crate::error::Result<bool> {
+        let mut nothing = false;
+        for equal in &self.wanted.equal {
+            nothing |= equal.value()?.is_null();
+        }
+        Ok(nothing)
+    }
+
     /// What is decoded: every column but the tenant's, whose value is known.
     pub(super) fn stored_columns(&self) -> Vec<ReadColumn> {
         self.columns

@@ -4,6 +4,7 @@ mod altered;
 mod constraints;
 mod dropped;
 mod kept;
+mod keys;
 mod rows;
 
 use std::str::FromStr;
