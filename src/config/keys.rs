@@ -134,6 +134,8 @@ pub(super) const KEYS: &[Key] = &[
     key("server.keepalive_interval_ms", Kind::Number),
     key("server.keepalive_timeout_ms", Kind::Number),
     key("server.put_timeout_ms", Kind::Number),
+    key("server.poll_timeout_ms", Kind::Number),
+    key("server.polled_queries_max", Kind::Number),
     key("console.enabled", Kind::Switch),
     key("tenancy.anonymous_reads", Kind::Switch),
     key("sessions.max", Kind::Number),

@@ -109,6 +109,12 @@ pub struct ServerConfig {
     pub keepalive_timeout_ms: u64,
     /// How long a client that sends rows may pause before its request is ended.
     pub put_timeout_ms: u64,
+    /// How long a query that a client polls waits for the client's next call
+    /// before it is ended.
+    pub poll_timeout_ms: u64,
+    /// How many queries that are polled one tenant may have at a time; further
+    /// ones run when they are fetched.
+    pub polled_queries_max: usize,
 }
 
 impl Default for ServerConfig {
@@ -127,6 +133,8 @@ impl Default for ServerConfig {
             keepalive_interval_ms: 30_000,
             keepalive_timeout_ms: 20_000,
             put_timeout_ms: 60_000,
+            poll_timeout_ms: 60_000,
+            polled_queries_max: 8,
         }
     }
 }

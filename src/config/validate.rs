@@ -71,9 +71,12 @@ impl ServerConfig {
             ("server.keepalive_interval_ms", self.keepalive_interval_ms),
             ("server.keepalive_timeout_ms", self.keepalive_timeout_ms),
             ("server.put_timeout_ms", self.put_timeout_ms),
+            ("server.poll_timeout_ms", self.poll_timeout_ms),
         ] {
             between(name, value, 1, DURATION_MAX)?;
         }
+        let polled = self.polled_queries_max as u64;
+        between("server.polled_queries_max", polled, 0, 1 << 20)?;
         Ok(())
     }
 }

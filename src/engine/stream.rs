@@ -184,6 +184,11 @@ impl RecordStream {
         RecordStream::ready(schema, Vec::new())
     }
 
+    /// Whether nothing comes after what was read, as far as is known.
+    pub fn is_whole(&self) -> bool {
+        self.is_last && self.group.len() == 0
+    }
+
     /// The columns of every batch.
     pub fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)

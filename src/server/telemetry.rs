@@ -66,6 +66,14 @@ pub(super) fn metrics() -> Option<&'static PrometheusHandle> {
 fn describe() {
     for (name, text) in [
         ("jammi_connections", "Open connections, by port"),
+        (
+            "jammi_queries_polled",
+            "Queries that run, or wait for their reader, because they were polled",
+        ),
+        (
+            "jammi_queries_running",
+            "Queries of tickets that run and can be cancelled",
+        ),
         ("jammi_requests_active", "Requests that are running"),
         (
             "jammi_sessions_bound",

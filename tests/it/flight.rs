@@ -17,7 +17,7 @@ use prost::Message;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
-use crate::client::{ALICE, BOB, Client, descriptor, prepared, statement};
+use crate::client::{ALICE, BOB, Client, prepared, statement};
 use crate::harness::TestServer;
 
 /// What gRPC clients accept by default.
@@ -71,22 +71,6 @@ async fn a_query_is_announced_and_fetched() {
     for _ in 0..2 {
         assert_eq!(client.get(ticket.clone()).await.unwrap().len(), 1);
     }
-}
-
-#[tokio::test]
-async fn polling_finds_a_query_ready() {
-    let server = TestServer::start().await;
-    let mut client = Client::connect(&server, None).await;
-    let request = client.request(descriptor(&statement("select 1")));
-    let poll = client
-        .flight
-        .poll_flight_info(request)
-        .await
-        .unwrap()
-        .into_inner();
-    assert!(poll.flight_descriptor.is_none());
-    let ticket = poll.info.unwrap().endpoint[0].ticket.clone().unwrap();
-    assert_eq!(client.get(ticket).await.unwrap()[0].num_rows(), 1);
 }
 
 #[tokio::test]

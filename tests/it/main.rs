@@ -24,6 +24,7 @@ mod heavy;
 mod layers;
 mod literals;
 mod matrix;
+mod polling;
 mod process;
 mod pruning;
 mod reads;

@@ -20,6 +20,7 @@ use arrow_flight::{
     FlightInfo, RenewFlightEndpointRequest, Ticket,
 };
 use futures::{FutureExt, Stream, StreamExt};
+use metrics::gauge;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use parking_lot::Mutex;
@@ -70,9 +71,12 @@ impl Runs {
     pub fn start(&self, serial: u64) -> Result<Run> {
         let mut running = self.0.running.lock();
         self.check(serial)?;
-        let one = running.entry(serial).or_insert_with(|| Running {
-            token: CancellationToken::new(),
-            streams: 0,
+        let one = running.entry(serial).or_insert_with(|| {
+            gauge!("jammi_queries_running").increment(1.0);
+            Running {
+                token: CancellationToken::new(),
+                streams: 0,
+            }
         });
         one.streams += 1;
         Ok(Run {
@@ -139,6 +143,7 @@ impl Drop for Run {
             one.streams -= 1;
             if one.streams == 0 {
                 running.remove(&self.serial);
+                gauge!("jammi_queries_running").decrement(1.0);
             }
         }
     }
@@ -212,7 +217,10 @@ impl FlightServer {
                 || self.unused_tickets.remove(&content.serial).is_some()
                 || self.runs.check(content.serial).is_err();
             match cancels {
-                true => self.runs.cancel(content.serial),
+                true => {
+                    self.runs.cancel(content.serial);
+                    self.polled.end(content.serial);
+                }
                 false => status = CancelStatus::NotCancellable,
             }
         }
@@ -245,7 +253,11 @@ impl FlightServer {
     }
 
     /// The query that an endpoint's ticket stands for.
-    fn content_of_ticket(&self, caller: &Caller, endpoint: &FlightEndpoint) -> Result<Content> {
+    pub(super) fn content_of_ticket(
+        &self,
+        caller: &Caller,
+        endpoint: &FlightEndpoint,
+    ) -> Result<Content> {
         let ticket = endpoint.ticket.as_ref().ok_or_else(|| {
             Error::InvalidArgument(
                 "an endpoint has no ticket: send the flight info as GetFlightInfo answered it"

@@ -3,7 +3,7 @@
 //! `service` takes a call apart, and this file finds the room that answers it:
 //! `statement` runs SQL, `prepared` what is prepared, `update` takes what clients
 //! put, `transaction` what they say of transactions, `metadata` tells what exists,
-//! `action` does the rest, and `cancel` ends what runs. What passes between two calls is in handles
+//! `action` does the rest, `polled` runs what clients poll, and `cancel` ends what runs. What passes between two calls is in handles
 //! that the client keeps, sealed by `ticket`; rows leave through `encode`.
 //!
 //! Architecture invariant: a call acts as the interceptor admitted it. A call
@@ -17,6 +17,7 @@ mod encode;
 mod like;
 mod metadata;
 mod parameters;
+mod polled;
 mod prepared;
 mod rows;
 mod service;
@@ -58,6 +59,7 @@ pub use transactions::Transactions;
 use cancel::Runs;
 use encode::FlightStream;
 use metadata::{MetadataCommand, ServerInfo};
+use polled::Polled;
 use prepared::BoundParameters;
 use ticket::{Holder, Sealer};
 use transactions::Party;
@@ -86,6 +88,7 @@ pub struct FlightServer {
     /// The tickets of statements that write, until they are used.
     unused_tickets: Cache<u64, ()>,
     runs: Runs,
+    polled: Polled,
     server_info: ServerInfo,
     handle_ttl: Duration,
     handle_bytes_max: usize,
@@ -120,6 +123,10 @@ impl FlightServer {
                 .time_to_live(handle_ttl)
                 .build(),
             runs: Runs::new(handle_ttl),
+            polled: Polled::new(
+                config.server.polled_queries_max,
+                Duration::from_millis(config.server.poll_timeout_ms),
+            ),
             server_info: ServerInfo::new(config)?,
             handle_ttl,
             handle_bytes_max,

@@ -59,19 +59,13 @@ impl FlightService for FlightServer {
         info.map(Response::new).map_err(|error| to_status(&error))
     }
 
-    /// A query is ready to be read as soon as it is announced.
     async fn poll_flight_info(
         &self,
         request: Request<FlightDescriptor>,
     ) -> Result<Response<PollInfo>, Status> {
         let (admitted, descriptor) = take_apart(request)?;
-        let info = self.flight_info(admitted, descriptor).await;
-        let info = info.map_err(|error| to_status(&error))?;
-        Ok(Response::new(PollInfo {
-            info: Some(info),
-            progress: Some(1.0),
-            ..PollInfo::default()
-        }))
+        let info = self.poll(admitted, descriptor).await;
+        info.map(Response::new).map_err(|error| to_status(&error))
     }
 
     async fn get_schema(

@@ -125,6 +125,22 @@ def test_partitions_are_read_by_another_connection_of_the_session(client, alice,
                 cursor.adbc_read_partition(partitions[0])
 
 
+@in_adbc("query", "isolation")
+def test_partitions_are_polled(client, alice, bob, notes):
+    titles = {alice: ["a1", "a2", "shared"], bob: ["b1", "shared"]}
+    for tenant, found in titles.items():
+        with client(tenant).connect() as connection, connection.cursor() as cursor:
+            cursor.adbc_statement.set_options(**{"adbc.statement.exec.incremental": "true"})
+            sql = f"SELECT title FROM {notes} ORDER BY id"
+            polled = []
+            # Until there are no more.
+            while partitions := cursor.adbc_execute_partitions(sql)[0]:
+                polled.extend(partitions)
+            [partition] = polled
+            cursor.adbc_read_partition(partition)
+            assert [title for title, in cursor.fetchall()] == found
+
+
 # Errors
 
 
