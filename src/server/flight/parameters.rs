@@ -38,7 +38,8 @@ where
         if batch.num_rows() > 1 || row.is_some() {
             return Err(second_row());
         }
-        row = Some(batch);
+        rows::check_types(batch.schema_ref())?;
+        row = Some(rows::unpacked(&batch)?);
     }
 }
 
@@ -112,8 +113,8 @@ mod tests {
     use std::sync::Arc;
 
     use arrow::array::{
-        Array, ArrayRef, BooleanArray, Date32Array, Float64Array, Int64Array, NullArray,
-        StringArray, TimestampMicrosecondArray,
+        Array, ArrayRef, BooleanArray, Date32Array, Float64Array, Int64Array, ListBuilder,
+        NullArray, StringArray, StringViewBuilder, TimestampMicrosecondArray,
     };
     use arrow::datatypes::{DataType, Field, TimeUnit};
     use arrow::ipc::writer::IpcWriteOptions;
@@ -164,6 +165,22 @@ mod tests {
         assert_eq!(
             read_batches(after_an_empty_one).await.unwrap(),
             Some(ints(&[5]))
+        );
+    }
+
+    /// Symptom: one row of parameters ended the process for want of memory. Cause:
+    /// its one value was a list of many views of one long text, which was spelled
+    /// out. Fix: what may take more room than is foreseen is refused, as it is
+    /// where rows are put.
+    #[tokio::test]
+    async fn repeated_values_inside_others_are_refused() {
+        let mut views = ListBuilder::new(StringViewBuilder::new());
+        views.append_value([Some("a"), Some("b")]);
+        let lists: ArrayRef = Arc::new(views.finish());
+        let error = read_batches(vec![row(vec![lists])]).await.unwrap_err();
+        assert!(
+            error.to_string().contains("views or runs inside"),
+            "{error}"
         );
     }
 

@@ -11,9 +11,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, RecordBatch, RecordBatchOptions};
 use arrow::buffer::Buffer;
-use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::compute::take;
+use arrow::datatypes::{DataType, Fields, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::ipc;
 use arrow::ipc::convert::fb_to_schema;
@@ -71,10 +72,11 @@ impl Put {
         if let Some(schema) = &schema {
             check_types(schema)?;
         }
+        let schema = schema.map(|schema| unpacked_schema(&schema));
         let rest = caught(batches, latest);
         let rows = stream::iter(first.map(Ok))
             .chain(rest)
-            .map_ok(|batch| stream::iter(pieces(batch)).map(Ok))
+            .map_ok(|batch| stream::iter(pieces(batch)).map(|piece| unpacked(&piece)))
             .try_flatten()
             .boxed();
         Ok(Put { schema, rows })
@@ -190,9 +192,59 @@ fn pieces(batch: RecordBatch) -> Vec<RecordBatch> {
         .collect()
 }
 
+/// `batch` with dictionaries of views as views. A view takes 16 bytes, however long
+/// its value is, and a dictionary may have many that no row has: to spell that
+/// dictionary out would take room that nothing bounds.
+pub(super) fn unpacked(batch: &RecordBatch) -> Result<RecordBatch> {
+    let schema = unpacked_schema(batch.schema_ref());
+    if Arc::ptr_eq(&schema, batch.schema_ref()) {
+        return Ok(batch.clone());
+    }
+    let columns = batch
+        .columns()
+        .iter()
+        .map(|column| match is_of_views(column.data_type()) {
+            true => {
+                let dictionary = column.as_any_dictionary();
+                take(dictionary.values(), dictionary.keys(), None)
+            }
+            false => Ok(Arc::clone(column)),
+        });
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    columns
+        .collect::<Result<Vec<_>, _>>()
+        .and_then(|columns| RecordBatch::try_new_with_options(schema, columns, &options))
+        .map_err(|error| unreadable(&error.to_string()))
+}
+
+fn unpacked_schema(schema: &SchemaRef) -> SchemaRef {
+    let fields = schema.fields();
+    if !fields.iter().any(|field| is_of_views(field.data_type())) {
+        return Arc::clone(schema);
+    }
+    let fields = fields.iter().map(|field| match field.data_type() {
+        DataType::Dictionary(_, values) if is_of_views(field.data_type()) => {
+            let values = values.as_ref().clone();
+            Arc::new(field.as_ref().clone().with_data_type(values))
+        }
+        _ => Arc::clone(field),
+    });
+    let fields: Fields = fields.collect();
+    Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
+}
+
+/// Whether a type is that of a dictionary of views.
+fn is_of_views(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Dictionary(_, values) if is_view(values))
+}
+
+fn is_view(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Utf8View | DataType::BinaryView)
+}
+
 /// Refuses types whose values may take far more room than their bytes do, where
 /// that cannot be foreseen.
-fn check_types(schema: &Schema) -> Result<()> {
+pub(super) fn check_types(schema: &Schema) -> Result<()> {
     fn repeats(data_type: &DataType) -> bool {
         match data_type {
             DataType::Dictionary(_, _)
@@ -214,9 +266,8 @@ fn check_types(schema: &Schema) -> Result<()> {
     }
     for field in schema.fields() {
         let refused = match field.data_type() {
-            DataType::Dictionary(_, values) => repeats(values),
-            DataType::Utf8View | DataType::BinaryView => false,
-            other => repeats(other),
+            DataType::Dictionary(_, values) => !is_view(values) && repeats(values),
+            other => !is_view(other) && repeats(other),
         };
         if refused {
             return Err(Error::InvalidArgument(format!(
@@ -368,7 +419,7 @@ impl Messages {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{DictionaryArray, StringArray};
+    use arrow::array::{Array, DictionaryArray, StringArray, StringViewBuilder, UInt32Array};
     use arrow::datatypes::{Field, Int8Type};
 
     use super::*;
@@ -384,6 +435,7 @@ mod tests {
         for taken in [
             dictionary.clone(),
             DataType::Utf8View,
+            DataType::Dictionary(Box::new(DataType::UInt32), Box::new(DataType::Utf8View)),
             list(DataType::Utf8),
             list(list(DataType::Int8)),
         ] {
@@ -403,6 +455,28 @@ mod tests {
             let error = check_types(&of(refused.clone())).unwrap_err();
             assert!(error.to_string().contains("`c`"), "{refused}: {error}");
         }
+    }
+
+    /// Symptom: one row of parameters took gigabytes and ended in a panic. Cause: its
+    /// dictionary, in which a view of one long text came again and again, was
+    /// spelled out whole. Fix: what the rows use of it is.
+    #[test]
+    fn a_dictionary_of_views_is_never_spelled_out() {
+        const VIEWS: usize = 50;
+        let long = "x".repeat(1 << 20);
+        let mut views = StringViewBuilder::new();
+        let block = views.append_block(Buffer::from(long.as_bytes()));
+        for _ in 0..VIEWS {
+            views.try_append_view(block, 0, 1 << 20).unwrap();
+        }
+        let keys = UInt32Array::from(vec![Some(7), None]);
+        let values = DictionaryArray::new(keys, Arc::new(views.finish()));
+        let batch = RecordBatch::try_from_iter([("c", Arc::new(values) as _)]).unwrap();
+        // As long as its longest value, in every row.
+        assert_eq!(wire::expanded_bytes(&batch), 2 << 20);
+        let unpacked = unpacked(&batch).unwrap();
+        let column = unpacked.column(0).as_string_view();
+        assert_eq!((column.value(0), column.is_null(1)), (long.as_str(), true));
     }
 
     #[test]

@@ -96,6 +96,11 @@ fn viewed_bytes(views: &[u128]) -> usize {
     views.iter().map(|view| *view as u32 as usize).sum()
 }
 
+fn longest_view_bytes(views: &[u128]) -> usize {
+    let lengths = views.iter().map(|view| *view as u32 as usize);
+    lengths.max().unwrap_or(0)
+}
+
 fn longest_value_bytes(values: &ArrayRef) -> usize {
     fn longest<O: Copy + TryInto<usize>>(offsets: &[O]) -> usize {
         let at = |offset: O| offset.try_into().unwrap_or(usize::MAX);
@@ -110,6 +115,8 @@ fn longest_value_bytes(values: &ArrayRef) -> usize {
         DataType::LargeUtf8 => longest(values.as_string::<i64>().value_offsets()),
         DataType::Binary => longest(values.as_binary::<i32>().value_offsets()),
         DataType::LargeBinary => longest(values.as_binary::<i64>().value_offsets()),
+        DataType::Utf8View => longest_view_bytes(values.as_string_view().views()),
+        DataType::BinaryView => longest_view_bytes(values.as_binary_view().views()),
         flat => flat
             .primitive_width()
             .unwrap_or_else(|| column_bytes(values)),

@@ -1,12 +1,13 @@
 """Arrow Flight without a driver: pyarrow's client, and commands made by hand."""
 
 import random
+import struct
 from functools import partial
 
 import pyarrow as pa
 import pyarrow.flight as flight
 import pytest
-from flight_sql import field, first_field, message, prepared_query, statement_query
+from flight_sql import field, fields, first_field, message, prepared_query, statement_query
 
 in_flight = partial(pytest.mark.feature, "pyarrow.flight")
 
@@ -91,6 +92,44 @@ def test_an_announced_query_is_cancelled(flights, client, alice, bob):
     assert result.body.to_pybytes() == b"\x08\x01"
     with pytest.raises(flight.FlightCancelledError, match="was cancelled by its client"):
         flights.do_get(found.endpoints[0].ticket, options(session)).read_all()
+
+
+def views_of_one_text(count, length):
+    """So many values of so many bytes, all in one buffer."""
+    views = struct.pack("<i4sii", length, b"xxxx", 0, 0) * count
+    buffers = [None, pa.py_buffer(views), pa.py_buffer(b"x" * length)]
+    return pa.Array.from_buffers(pa.string_view(), count, buffers)
+
+
+@in_flight("parameters", "errors")
+def test_parameters_take_no_more_room_than_their_row(flights, client, alice, metric):
+    # Spelled out, the texts would take a hundred gigabytes.
+    texts = views_of_one_text(count=100_000, length=1_000_000)
+    panics = metric("jammi_panics_total")
+
+    session = client(alice)
+
+    def bind(column):
+        command = prepared_query(prepare(flights, "SELECT length(?)", session))
+        descriptor = flight.FlightDescriptor.for_command(command)
+        batch = pa.record_batch([column], names=["0"])
+        writer, answers = flights.do_put(descriptor, batch.schema, options(session))
+        with writer:
+            writer.write_batch(batch)
+            writer.done_writing()
+            return answers.read()
+
+    keys = pa.array([7], pa.uint32())
+    answer = bind(pa.DictionaryArray.from_arrays(keys, texts))
+    # The new handle is the answer's first field.
+    handle = dict(fields(answer.to_pybytes()))[1]
+    (endpoint,) = info(flights, prepared_query(handle), session).endpoints
+    table = flights.do_get(endpoint.ticket, options(session)).read_all()
+    assert table.column(0).to_pylist() == [1_000_000]
+    lists = pa.ListArray.from_arrays(pa.array([0, len(texts)], pa.int32()), texts)
+    with pytest.raises(pa.ArrowInvalid, match="views or runs inside"):
+        bind(lists)
+    assert metric("jammi_panics_total") == panics
 
 
 @in_flight("metadata")
