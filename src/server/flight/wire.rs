@@ -4,7 +4,8 @@
 //! JavaScript and JDBC readers know neither views nor run-end encoding, and a
 //! dictionary sent anew with every batch is larger than its values. So results
 //! leave with dictionaries, views and run ends spelled out, and the schema that
-//! is announced is the schema that is sent.
+//! is announced is the schema that is sent. Of a decimal, which JDBC and ODBC ask
+//! for its digits, it tells them in the metadata that Flight SQL has for it.
 
 use std::sync::Arc;
 
@@ -17,9 +18,17 @@ use arrow::error::ArrowError;
 /// dictionaries or views repeat long values is converted in parts.
 pub(crate) const EXPANDED_BYTES_MAX: usize = 64 << 20;
 
+/// The metadata of a column that tells its digits.
+const PRECISION: &str = "ARROW:FLIGHT:SQL:PRECISION";
+const SCALE: &str = "ARROW:FLIGHT:SQL:SCALE";
+
 /// `schema` as it is sent.
 pub(crate) fn plain_schema(schema: &SchemaRef) -> SchemaRef {
-    if schema.fields().iter().all(|field| is_plain(field)) {
+    if schema
+        .fields()
+        .iter()
+        .all(|field| is_plain(field) && !is_untold(field))
+    {
         return schema.clone();
     }
     let fields: Vec<FieldRef> = schema.fields().iter().map(plain_column).collect();
@@ -173,12 +182,37 @@ fn is_plain(field: &Field) -> bool {
 }
 
 fn plain_column(field: &FieldRef) -> FieldRef {
-    match plain_type(field.data_type()) {
+    let field = match plain_type(field.data_type()) {
         // A type that cannot be converted leaves as it is.
         Some(plain) if can_cast_types(field.data_type(), &plain) => {
             Arc::new(field.as_ref().clone().with_data_type(plain))
         }
         _ => field.clone(),
+    };
+    match decimal_size(field.data_type()) {
+        Some((precision, scale)) => {
+            let mut metadata = field.metadata().clone();
+            metadata.insert(PRECISION.to_owned(), precision.to_string());
+            metadata.insert(SCALE.to_owned(), scale.to_string());
+            Arc::new(field.as_ref().clone().with_metadata(metadata))
+        }
+        None => field,
+    }
+}
+
+/// Whether a column is a decimal whose digits its metadata does not tell.
+fn is_untold(field: &Field) -> bool {
+    decimal_size(field.data_type()).is_some() && !field.metadata().contains_key(PRECISION)
+}
+
+/// The digits of a decimal, and how many of them are behind the point.
+fn decimal_size(data_type: &DataType) -> Option<(u8, i8)> {
+    match data_type {
+        DataType::Decimal32(precision, scale)
+        | DataType::Decimal64(precision, scale)
+        | DataType::Decimal128(precision, scale)
+        | DataType::Decimal256(precision, scale) => Some((*precision, *scale)),
+        _ => None,
     }
 }
 
@@ -281,6 +315,20 @@ mod tests {
         let schema: SchemaRef =
             Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, false)]));
         assert!(Arc::ptr_eq(&schema, &plain_schema(&schema)));
+    }
+
+    #[test]
+    fn the_digits_of_a_decimal_are_told() {
+        let decimal = Field::new("price", DataType::Decimal128(20, 4), true);
+        let id = Field::new("id", DataType::Int64, true);
+        let plain = plain_schema(&Arc::new(Schema::new(vec![id.clone(), decimal])));
+        assert_eq!(plain.field(0), &id);
+        let told = plain.field(1).metadata();
+        assert_eq!(
+            (told[PRECISION].as_str(), told[SCALE].as_str()),
+            ("20", "4")
+        );
+        assert!(Arc::ptr_eq(&plain, &plain_schema(&plain)));
     }
 
     #[test]

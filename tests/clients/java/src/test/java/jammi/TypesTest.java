@@ -152,6 +152,16 @@ class TypesTest extends ClientTest {
     }
 
     @Test
+    void theDigitsOfADecimalAreTold() throws Exception {
+        try (ResultSet rows = statement.executeQuery("SELECT CAST(1.5 AS DECIMAL(20, 4)) AS d, 1 AS l")) {
+            assertEquals(20, rows.getMetaData().getPrecision(1));
+            assertEquals(4, rows.getMetaData().getScale(1));
+            assertTrue(rows.next());
+            assertEquals(new BigDecimal("1.5000"), rows.getBigDecimal("d"));
+        }
+    }
+
+    @Test
     void listsAreArrays() throws Exception {
         try (ResultSet rows = statement.executeQuery(
                 "SELECT [1, NULL, 3] AS l, [['a'], []] AS n, arrow_cast([1, 2], 'FixedSizeList(2, Int64)') AS f")) {
