@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use dashmap::DashMap;
+use metrics::gauge;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
@@ -105,14 +106,17 @@ impl TemporarySessions {
 
     /// Whom a temporary table that `session` makes in `lane` belongs to.
     pub(crate) fn claim(&self, session: SessionKey, lane: Lane, now_ms: i64) -> TemporaryOwner {
-        let mut life = self.0.lives.entry(session).or_insert_with(|| Life {
-            owner: TemporaryOwner {
-                incarnation: self.0.incarnation,
-                session,
-                life: Uuid::new_v4(),
-            },
-            lanes: HashSet::new(),
-            used_ms: AtomicI64::new(now_ms),
+        let mut life = self.0.lives.entry(session).or_insert_with(|| {
+            gauge!("jammi_sessions_temporary").increment(1.0);
+            Life {
+                owner: TemporaryOwner {
+                    incarnation: self.0.incarnation,
+                    session,
+                    life: Uuid::new_v4(),
+                },
+                lanes: HashSet::new(),
+                used_ms: AtomicI64::new(now_ms),
+            }
         });
         life.lanes.insert(lane);
         life.owner
@@ -186,6 +190,7 @@ impl TemporarySessions {
     fn end_if(&self, session: SessionKey, which: impl Fn(&Life) -> bool) {
         let ended = self.0.lives.remove_if(&session, |_, life| which(life));
         if let Some((_, life)) = ended {
+            gauge!("jammi_sessions_temporary").decrement(1.0);
             self.0.ended.lock().insert(life.owner, life.lanes);
         }
     }

@@ -79,6 +79,10 @@ fn describe() {
             "jammi_sessions_bound",
             "Sessions that are bound to a tenant",
         ),
+        (
+            "jammi_sessions_temporary",
+            "Sessions that have temporary tables",
+        ),
         ("jammi_transactions", "Transactions that clients have open"),
     ] {
         describe_gauge!(name, text);

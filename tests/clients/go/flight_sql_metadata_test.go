@@ -100,6 +100,8 @@ func flightMetadata(t *testing.T) {
 		found := client.ask(t, schema_ref.Tables, info, err)
 		require.Len(t, found, 1)
 		require.Equal(t, []string{own + "_scratch", "LOCAL TEMPORARY"}, found[0][2:])
+		_, err = client.CloseSession(client.ctx(), closeSession)
+		require.NoError(t, err)
 	})
 	t.Run("of columns", func(t *testing.T) {
 		info, err := client.GetTables(client.ctx(), &flightsql.GetTablesOpts{TableNameFilterPattern: &own, IncludeSchema: true})

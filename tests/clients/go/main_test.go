@@ -31,15 +31,18 @@ func run(m *testing.M) int {
 	return code
 }
 
-// nothingIsHeld waits until the server has no request, no transaction and no
-// connection open. Handles are the client's to keep: the server holds none.
+// nothingIsHeld waits until the server has no request, no query, no transaction, no
+// temporary table and no connection open. Handles are the client's to keep: the server holds none.
 func nothingIsHeld() error {
 	for _, gauge := range []struct {
 		name   string
 		labels []string
 	}{
 		{"jammi_requests_active", nil},
+		{"jammi_queries_running", nil},
+		{"jammi_queries_polled", nil},
 		{"jammi_transactions", nil},
+		{"jammi_sessions_temporary", nil},
 		{"jammi_connections", []string{`port="grpc"`}},
 	} {
 		if err := server.reaches(0, gauge.name, gauge.labels...); err != nil {

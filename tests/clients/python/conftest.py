@@ -54,6 +54,15 @@ def server(tmp_path_factory):
 
     with Server(tmp_path_factory.mktemp("server") / "data") as server:
         yield server
+        # What the tests opened, they or the server closed.
+        metric = Metrics(server)
+        for held in (
+            "requests_active", "queries_running", "queries_polled", "transactions",
+            "sessions_temporary",
+        ):
+            metric.reaches(f"jammi_{held}", 0)
+        metric.reaches("jammi_connections", 0, port="grpc")
+        assert metric("jammi_panics_total") == 0
 
 
 @pytest.fixture
