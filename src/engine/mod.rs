@@ -33,6 +33,7 @@ mod numbers;
 mod params;
 mod reading;
 mod rule;
+mod setting;
 mod shape;
 mod short;
 mod statement;
@@ -82,6 +83,7 @@ pub use ingest::{IfExists, IfMissing, IngestTarget};
 pub use lossless::{Texts, converted};
 pub use names::{LOCAL_TEMPORARY, MUTABLE_CATALOG, NameDefaults, PUBLIC_SCHEMA, TableEntry};
 pub use rule::TenantScopeAnalyzerRule;
+pub use setting::{Assignment, TENANT_SETTING, may_assign};
 pub use statement::{Statement, StatementKind};
 pub use stream::RecordStream;
 pub use temporary::restore;
@@ -266,6 +268,14 @@ impl Engine {
         Ok(statement)
     }
 
+    /// Whether a text that parses binds the session and does nothing else.
+    pub fn only_binds(&self, sql: &str) -> bool {
+        let limits = self.0.planner.limits();
+        sql.len() <= short::TEXT_BYTES_MAX
+            && may_assign(sql)
+            && statement::read(sql, limits).is_ok_and(|read| statement::only_binds(&read))
+    }
+
     async fn plan(
         &self,
         scope: &Scope,
@@ -351,7 +361,10 @@ impl Engine {
         snapshot: &Arc<CatalogSnapshot>,
     ) -> Result<Arc<Statement>> {
         let statement = Arc::new(self.plan_new(&key, parsed, snapshot)?);
-        self.0.statements.insert(key, Arc::clone(&statement));
+        // One that binds is as long to find as to plan.
+        if statement.assignment().is_none() {
+            self.0.statements.insert(key, Arc::clone(&statement));
+        }
         Ok(statement)
     }
 
@@ -479,6 +492,9 @@ impl Engine {
                  begin a transaction with Engine::begin"
                     .into(),
             )),
+            Action::Assign(_) => Err(Error::InvalidArgument(format!(
+                "{TENANT_SETTING} is a session's: connect to a server, or use JammiSession"
+            ))),
             Action::Read(_) => Err(Error::internal(
                 "the statement cannot be run",
                 "a query among the writes",

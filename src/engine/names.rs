@@ -42,6 +42,7 @@ use super::context::Planner;
 use super::fault::{carried, planning};
 use super::guard::{Rows, ScopedTable};
 use super::numbers;
+use super::setting;
 use super::statement::{parse_expression, parse_one, query_plan};
 use super::stored::{StoredTable, Use};
 use super::system::{CATALOG_SCHEMA, SYSTEM_CATALOG, SystemTable, catalog_tables};
@@ -576,7 +577,8 @@ impl ContextProvider for Resolver<'_> {
     }
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
-        self.planner.state().scalar_functions().get(name).cloned()
+        let of_scope = setting::function(name, self.scope);
+        of_scope.or_else(|| self.planner.state().scalar_functions().get(name).cloned())
     }
 
     fn get_higher_order_meta(&self, name: &str) -> Option<Arc<HigherOrderUDF>> {

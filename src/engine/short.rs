@@ -38,8 +38,8 @@ pub(super) const TEXT_BYTES_MAX: usize = 4096;
 const EXPRS_MAX: usize = 256;
 const DEPTH_MAX: usize = 32;
 
-/// Whether a statement is short to plan: it names one table, which is no view, and
-/// computes next to nothing.
+/// Whether a statement is short to plan: it binds the session, or it names one table,
+/// which is no view, and computes next to nothing.
 pub(super) fn is_short_to_plan(statement: &ast::Statement, snapshot: &CatalogSnapshot) -> bool {
     let query = match statement {
         ast::Statement::Query(query) => query,
@@ -47,6 +47,7 @@ pub(super) fn is_short_to_plan(statement: &ast::Statement, snapshot: &CatalogSna
             Some(query) => query,
             None => return false,
         },
+        ast::Statement::Set(_) | ast::Statement::Reset(_) => return true,
         _ => return false,
     };
     if !matches!(

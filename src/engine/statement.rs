@@ -22,6 +22,7 @@ use super::names::Resolver;
 use super::numbers;
 use super::params;
 use super::reading::Reading;
+use super::setting::{self, Assignment, TENANT_SETTING};
 use super::shape::takes_literals;
 use super::types::type_name;
 use super::write::{self, DirectRows, RowChecks, Rows, Write};
@@ -53,6 +54,8 @@ pub(super) enum Action {
     Define(Define),
     /// Is for whoever keeps the session's transaction.
     Control(TransactionControl),
+    /// Is for whoever keeps the session's binding.
+    Assign(Assignment),
 }
 
 impl Statement {
@@ -101,9 +104,14 @@ impl Statement {
         } else if kind == StatementKind::Transaction {
             let control = control::read(&statement)?;
             (Action::Control(control), Arc::new(Schema::empty()))
+        } else if kind == StatementKind::Set {
+            let assignment = Assignment::read(&statement)?;
+            let schema = assignment.schema();
+            (Action::Assign(assignment), schema)
         } else {
             let statement = match kind {
                 StatementKind::ShowTables => listed_tables(&statement)?,
+                StatementKind::ShowSetting => setting::shown(&statement)?,
                 _ => statement,
             };
             let plan = match statement {
@@ -125,6 +133,7 @@ impl Statement {
             Action::Read(reading) => Arc::clone(reading.parameters()),
             Action::Write(_, _, Some(rows)) => Arc::clone(rows.parameters()),
             Action::Define(define) => define.parameters(),
+            Action::Assign(assignment) => assignment.parameters(),
             Action::Write(_, _, None) | Action::Control(_) => Arc::new(Schema::empty()),
         };
         Ok(Statement {
@@ -141,7 +150,7 @@ impl Statement {
     pub(super) fn takes_literals(&self) -> bool {
         match &self.action {
             Action::Read(reading) => reading.is_simple() && takes_literals(&self.parameters),
-            Action::Write(..) | Action::Define(_) | Action::Control(_) => false,
+            Action::Write(..) | Action::Define(_) | Action::Control(_) | Action::Assign(_) => false,
         }
     }
 
@@ -190,6 +199,7 @@ impl Statement {
         match &self.action {
             Action::Read(_) => true,
             Action::Write(write, _, _) => write.returning.is_some(),
+            Action::Assign(assignment) => assignment.answers(),
             Action::Define(_) | Action::Control(_) => false,
         }
     }
@@ -198,7 +208,7 @@ impl Statement {
     pub fn makes_temporary(&self) -> bool {
         match &self.action {
             Action::Define(define) => define.makes_temporary(),
-            Action::Read(_) | Action::Write(..) | Action::Control(_) => false,
+            Action::Read(_) | Action::Write(..) | Action::Control(_) | Action::Assign(_) => false,
         }
     }
 
@@ -206,7 +216,7 @@ impl Statement {
     pub(super) fn writes_temporary(&self) -> bool {
         match &self.action {
             Action::Write(write, _, _) => write.relation.is_temporary(),
-            Action::Read(_) | Action::Define(_) | Action::Control(_) => false,
+            Action::Read(_) | Action::Define(_) | Action::Control(_) | Action::Assign(_) => false,
         }
     }
 
@@ -215,7 +225,16 @@ impl Statement {
     pub fn control(&self) -> Option<&TransactionControl> {
         match &self.action {
             Action::Control(control) => Some(control),
-            Action::Read(_) | Action::Write(..) | Action::Define(_) => None,
+            Action::Read(_) | Action::Write(..) | Action::Define(_) | Action::Assign(_) => None,
+        }
+    }
+
+    /// What is to be done with the session's binding, where that is all that the
+    /// statement is about.
+    pub fn assignment(&self) -> Option<&Assignment> {
+        match &self.action {
+            Action::Assign(assignment) => Some(assignment),
+            Action::Read(_) | Action::Write(..) | Action::Define(_) | Action::Control(_) => None,
         }
     }
 
@@ -322,6 +341,7 @@ fn described(plan: LogicalPlan) -> Result<LogicalPlan> {
 pub(super) fn read(sql: &str, limits: &Limits) -> Result<ast::Statement> {
     let mut statement = parse(sql, Some(limits))?;
     limits.check_statement(&statement)?;
+    setting::check_calls(sql, &statement)?;
     params::type_concatenations(&mut statement);
     Ok(statement)
 }
@@ -412,11 +432,15 @@ pub enum StatementKind {
     DropView,
     /// `BEGIN`, `COMMIT`, `ROLLBACK` and those about savepoints.
     Transaction,
+    /// `SET`, `RESET` and a bare `SELECT set_config`, of the session's tenant.
+    Set,
+    /// `SHOW` of the session's tenant.
+    ShowSetting,
 }
 
 impl StatementKind {
     /// Every kind.
-    pub const ALL: [StatementKind; 19] = [
+    pub const ALL: [StatementKind; 21] = [
         StatementKind::Query,
         StatementKind::Explain,
         StatementKind::Describe,
@@ -436,6 +460,8 @@ impl StatementKind {
         StatementKind::CreateView,
         StatementKind::DropView,
         StatementKind::Transaction,
+        StatementKind::Set,
+        StatementKind::ShowSetting,
     ];
 
     /// Whether it changes the rows of a table.
@@ -451,13 +477,20 @@ impl StatementKind {
             CreateTable | DropTable | AlterTable | CreateIndex | DropIndex | CreateView
             | DropView => true,
             Query | Explain | Describe | ShowTables | ShowColumns | ShowFunctions | Insert
-            | Update | Delete | Truncate | Merge | Transaction => false,
+            | ShowSetting | Update | Delete | Truncate | Merge | Transaction | Set => false,
         }
+    }
+
+    /// Whether there is nothing of it to explain.
+    fn has_no_plan(self) -> bool {
+        use StatementKind::*;
+        self.defines() || matches!(self, Set | ShowSetting)
     }
 
     /// Whether it yields rows of tables, and changes nothing.
     pub fn reads(self) -> bool {
-        !self.writes_rows() && !self.defines() && self != StatementKind::Transaction
+        use StatementKind::*;
+        !self.writes_rows() && !self.defines() && !matches!(self, Transaction | Set)
     }
 }
 
@@ -466,7 +499,10 @@ impl StatementKind {
 fn kind_of(statement: &ast::Statement) -> Result<StatementKind> {
     use ast::Statement::*;
     match statement {
+        Query(query) if setting::is_set_config(query) => Ok(StatementKind::Set),
         Query(_) => Ok(StatementKind::Query),
+        Set(_) | Reset(_) => Ok(StatementKind::Set),
+        ShowVariable { .. } => Ok(StatementKind::ShowSetting),
         ExplainTable { .. } => Ok(StatementKind::Describe),
         ShowTables { .. } => Ok(StatementKind::ShowTables),
         ShowColumns { .. } => Ok(StatementKind::ShowColumns),
@@ -475,7 +511,7 @@ fn kind_of(statement: &ast::Statement) -> Result<StatementKind> {
             StatementKind::Explain => Err(Error::InvalidArgument(
                 "EXPLAIN of EXPLAIN is not served: name the statement itself".into(),
             )),
-            kind if kind.defines() => Err(Error::InvalidArgument(format!(
+            kind if kind.has_no_plan() => Err(Error::InvalidArgument(format!(
                 "{} has no plan to explain: EXPLAIN a query or a write",
                 keyword(statement)
             ))),
@@ -510,10 +546,15 @@ fn kind_of(statement: &ast::Statement) -> Result<StatementKind> {
         other => Err(Error::Unimplemented(format!(
             "{} is not served: send SELECT, VALUES, EXPLAIN, DESCRIBE, SHOW, INSERT, UPDATE, \
              DELETE, MERGE, TRUNCATE, or CREATE, ALTER and DROP of tables, views and indexes (sources are added through the catalog, \
-             a tenant is bound by SetTenant)",
+             a tenant is bound by SetTenant or SET {TENANT_SETTING})",
             keyword(other)
         ))),
     }
+}
+
+/// Whether a statement is of the kind that binds the session.
+pub(super) fn only_binds(statement: &ast::Statement) -> bool {
+    kind_of(statement).is_ok_and(|kind| kind == StatementKind::Set)
 }
 
 /// What `SHOW TABLES` means: the tables that can be read from, in order, without
@@ -579,6 +620,9 @@ mod tests {
             "COMMIT",
             "ROLLBACK TO SAVEPOINT a",
             "RELEASE SAVEPOINT a",
+            "SET app.current_tenant_id = 'x'",
+            "RESET app.current_tenant_id",
+            "SHOW app.current_tenant_id",
         ] {
             assert!(kind(sql).is_ok(), "{sql}: {:?}", kind(sql));
         }
@@ -594,9 +638,8 @@ mod tests {
                 "CREATE FUNCTION",
             ),
             ("COPY t TO 'x.csv'", "COPY"),
-            ("SET app.current_tenant_id = 'x'", "SET"),
-            // Symptom: it was named "SET A".
-            ("SET a = 1", "SET is not served"),
+            ("EXPLAIN SET app.current_tenant_id = ''", ""),
+            ("EXPLAIN SHOW app.current_tenant_id", "no plan"),
             ("PREPARE p AS SELECT 1", "PREPARE"),
             ("EXECUTE p", "EXECUTE"),
             ("SELECT 1; SELECT 2", "more than one"),

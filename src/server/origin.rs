@@ -3,8 +3,8 @@
 //! Invariant: a request that a page made carries the page's `Origin`, and is
 //! answered only if that origin is in `server.allowed_origins`. Cross-origin
 //! rules of browsers alone would not do: a page whose host name is made to
-//! resolve to this server is of the same origin to its browser. There are no
-//! cookies and no other ambient credential.
+//! resolve to this server is of the same origin to its browser. There is no
+//! ambient credential: the cookies of such a request name nothing.
 
 use std::future::{Ready, ready};
 use std::sync::Arc;

@@ -28,7 +28,7 @@ use super::proto;
 use super::proto::catalog::catalog_service_server::CatalogServiceServer;
 use super::proto::session::session_service_server::SessionServiceServer;
 use super::request::RequestIdLayer;
-use super::session::Sessions;
+use super::session::{Bindings, Sessions};
 use super::telemetry::{self, METRICS_UPKEEP};
 use super::tenant::{
     Clock, SessionKeys, SessionMap, SystemBindings, SystemClock, TenantInterceptor,
@@ -261,12 +261,10 @@ impl BoundServer {
             Principal::trusted_network(),
             self.config.tenancy.anonymous_reads,
         ));
-        let sessions = SessionServiceServer::new(Sessions::new(
-            self.sessions.clone(),
-            self.transactions.clone(),
-        ))
-        .max_decoding_message_size(message_bytes_max)
-        .max_encoding_message_size(message_bytes_max);
+        let bindings = Bindings::new(self.sessions.clone(), self.transactions.clone());
+        let sessions = SessionServiceServer::new(Sessions::new(bindings.clone()))
+            .max_decoding_message_size(message_bytes_max)
+            .max_encoding_message_size(message_bytes_max);
         let registration = self.source_registration();
         let catalogs = CatalogServiceServer::new(Catalogs::new(self.engine.clone(), registration))
             .max_decoding_message_size(message_bytes_max)
@@ -278,6 +276,7 @@ impl BoundServer {
         let flight = FlightServer::new(
             self.engine.clone(),
             Arc::new(names),
+            bindings,
             self.transactions.clone(),
             self.keys.clone(),
             &self.config,

@@ -1,4 +1,7 @@
 //! `jammi.v1.session.SessionService`: binds a client's session to a tenant.
+//!
+//! Architecture invariant: [`Bindings`] is the one door to a binding, also for SQL
+//! and for the options of Flight's sessions.
 
 use std::str::FromStr;
 
@@ -15,28 +18,59 @@ use super::tenant::{Admitted, SessionMap};
 use crate::error::{Error, Result};
 use crate::tenant::TenantId;
 
-/// The service over a session map.
+/// Binds sessions. Clones share them.
 #[derive(Clone)]
-pub struct Sessions {
+pub struct Bindings {
     map: SessionMap,
     transactions: Transactions,
 }
 
-impl Sessions {
+impl Bindings {
     /// Binds in `map`; what a session has open in `transactions` ends with its
     /// binding.
     pub fn new(map: SessionMap, transactions: Transactions) -> Self {
-        Sessions { map, transactions }
+        Bindings { map, transactions }
+    }
+
+    /// Binds the session of a request to `tenant` for the requests after it, or
+    /// unbinds it.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] when the request names no session, and those of
+    /// [`SessionMap::bind`].
+    pub async fn set(&self, admitted: &Admitted, tenant: Option<TenantId>) -> Result<()> {
+        const UNBOUND: u64 = 0;
+        let session = admitted.require_session()?;
+        let principal = admitted.principal();
+        let generation = match tenant {
+            Some(tenant) => self.map.bind(principal, session, tenant).await?.generation,
+            None => {
+                self.map.clear(principal, session).await?;
+                UNBOUND
+            }
+        };
+        self.transactions.rebound(principal, session, generation);
+        Ok(())
+    }
+}
+
+/// The service over the bindings.
+#[derive(Clone)]
+pub struct Sessions {
+    bindings: Bindings,
+}
+
+impl Sessions {
+    /// The service over `bindings`.
+    pub fn new(bindings: Bindings) -> Self {
+        Sessions { bindings }
     }
 
     async fn set(&self, request: Request<SetTenantRequest>) -> Result<SetTenantResponse> {
         let admitted = Admitted::of(&request)?;
-        let session = admitted.require_session()?;
+        admitted.require_session()?;
         let tenant = requested_tenant(request.get_ref())?;
-        let principal = admitted.principal();
-        let bound = self.map.bind(principal, session, tenant).await?;
-        self.transactions
-            .rebound(principal, session, bound.generation);
+        self.bindings.set(admitted, Some(tenant)).await?;
         Ok(SetTenantResponse {
             tenant: Some(message(tenant)),
         })
@@ -44,11 +78,7 @@ impl Sessions {
 
     async fn clear(&self, request: Request<ClearTenantRequest>) -> Result<ClearTenantResponse> {
         let admitted = Admitted::of(&request)?;
-        let session = admitted.require_session()?;
-        let principal = admitted.principal();
-        self.map.clear(principal, session).await?;
-        const UNBOUND: u64 = 0;
-        self.transactions.rebound(principal, session, UNBOUND);
+        self.bindings.set(admitted, None).await?;
         Ok(ClearTenantResponse {})
     }
 }

@@ -143,10 +143,16 @@ impl JammiSession {
         self.sql_with(sql, &[]).await
     }
 
-    /// Runs a statement with the values of `?`, or of `$1`, `$2` and so on.
+    /// Runs a statement with the values of `?`, or of `$1`, `$2` and so on. `SET
+    /// app.current_tenant_id = '<uuid>'` does what [`JammiSession::bind_tenant`] does.
     pub async fn sql_with(&self, sql: &str, parameters: &[ScalarValue]) -> Result<RecordStream> {
         let scope = self.scope();
         let statement = self.engine.prepare(&scope, &self.names, sql).await?;
+        if let Some(assignment) = statement.assignment() {
+            let tenant = assignment.tenant(parameters)?;
+            self.binding.set(tenant);
+            return assignment.answer(tenant);
+        }
         self.engine.execute(&scope, &statement, parameters).await
     }
 

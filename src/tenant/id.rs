@@ -95,15 +95,17 @@ impl SessionId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
-}
 
-impl FromStr for SessionId {
-    type Err = Error;
+    /// A session that nobody else can name.
+    pub fn random() -> Self {
+        SessionId(Uuid::new_v4().to_string().into())
+    }
 
-    fn from_str(text: &str) -> Result<Self, Error> {
+    /// The session that `text` names. Errors tell it as `source`.
+    pub fn parse(text: &str, source: &str) -> Result<Self, Error> {
         let refuse = |why: String| {
             Err(Error::InvalidArgument(format!(
-                "jammi-session-id {why}: send 1 to {SESSION_ID_BYTES_MAX} printable ASCII \
+                "{source} {why}: send 1 to {SESSION_ID_BYTES_MAX} printable ASCII \
                  characters without blanks, such as a UUID"
             )))
         };
@@ -117,6 +119,14 @@ impl FromStr for SessionId {
             return refuse("has a blank, a control character or a non-ASCII character".into());
         }
         Ok(SessionId(text.into()))
+    }
+}
+
+impl FromStr for SessionId {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        SessionId::parse(text, "jammi-session-id")
     }
 }
 

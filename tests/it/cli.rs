@@ -56,6 +56,57 @@ pub async fn on_both(server: &TestServer, dir: &Path, arguments: &[&str]) -> Out
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_script_binds_the_tenant_of_what_follows() {
+    let server = TestServer::start().await;
+    let files = tempfile::tempdir().unwrap();
+    for (tenant, word) in [(ALICE, "hers"), (BOB, "his")] {
+        let made = format!("CREATE TABLE notes AS SELECT '{word}' AS word");
+        let [_, remote] = targets(&server);
+        let arguments = ["--tenant", tenant, "query", &made];
+        let output = jammi(files.path(), &remote, &arguments).output().await;
+        assert!(output.unwrap().status.success());
+    }
+    let set = |tenant: &str| format!("SET app.current_tenant_id = '{tenant}'");
+    let script = format!(
+        "{}; SELECT word FROM notes; BEGIN; {}; SELECT word FROM notes; SHOW app.current_tenant_id; \
+         RESET app.current_tenant_id; SELECT word FROM notes",
+        set(ALICE),
+        set(BOB),
+    );
+    let output = on_both(
+        &server,
+        files.path(),
+        &["query", "--format", "csv", &script],
+    )
+    .await;
+    let said = text(&output.stdout);
+    let rows: Vec<&str> = said.lines().filter(|line| !line.is_empty()).collect();
+    assert_eq!(
+        rows,
+        ["word", "hers", "word", "his", "app.current_tenant_id", BOB]
+    );
+    assert!(text(&output.stderr).contains("does not exist"));
+    assert_eq!(output.status.code(), Some(1));
+    // What a connection bound is not left behind.
+    let sessions = &format!("SELECT '{BOB}'; {}", set(ALICE));
+    on_both(
+        &server,
+        files.path(),
+        &["query", "--format", "csv", sessions],
+    )
+    .await;
+    assert_eq!(
+        server
+            .page("/metrics")
+            .await
+            .1
+            .matches("jammi_sessions_bound 0")
+            .count(),
+        1
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn both_targets_say_the_same() {
     let server = TestServer::start().await;
     let files = tempfile::tempdir().unwrap();

@@ -14,6 +14,7 @@ mod cli;
 mod cli_tables;
 mod client;
 mod definitions;
+mod doors;
 mod engine;
 #[path = "../../src/backend/tests/failing_disk.rs"]
 mod failing_disk;

@@ -173,6 +173,12 @@ pub fn statements(kind: StatementKind) -> &'static [&'static str] {
         StatementKind::DropView => &["DROP VIEW {t}_view"],
         // About no table.
         StatementKind::Transaction => &[],
+        StatementKind::Set => &[
+            "SET app.current_tenant_id = '018f5a0e-c4c8-7e10-9c4f-3b6f7c5a8e9b'",
+            "RESET app.current_tenant_id",
+            "SELECT set_config('app.current_tenant_id', '', false)",
+        ],
+        StatementKind::ShowSetting => &["SHOW app.current_tenant_id"],
     }
 }
 
@@ -199,6 +205,8 @@ fn table_access(kind: StatementKind) -> Access {
         | StatementKind::ShowColumns
         | StatementKind::ShowTables
         | StatementKind::ShowFunctions
+        | StatementKind::ShowSetting
+        | StatementKind::Set
         | StatementKind::Transaction => READS,
     }
 }
@@ -471,6 +479,26 @@ async fn rpcs_of_a_session_touch_that_session_alone() {
         .unwrap();
     assert_eq!(bound(&mut sessions, "alice").await, None);
     assert_eq!(bound(&mut sessions, "bob").await.as_deref(), Some(BOB));
+    world.server.stop().await;
+}
+
+#[tokio::test]
+async fn statements_of_a_session_touch_that_session_alone() {
+    let world = World::new().await;
+    let mut sessions = world.server.sessions().await;
+    let mut alice = Client::connect(&world.server, Some("alice")).await;
+    for sql in statements(StatementKind::Set) {
+        bind(&mut sessions, "alice", ALICE).await.unwrap();
+        alice.query(sql).await.unwrap();
+        let tenant = sql.contains(BOB).then_some(BOB);
+        assert_eq!(
+            bound(&mut sessions, "alice").await.as_deref(),
+            tenant,
+            "{sql}"
+        );
+        assert_eq!(bound(&mut sessions, "bob").await.as_deref(), Some(BOB));
+        assert_eq!(bound(&mut sessions, "operator").await, None);
+    }
     world.server.stop().await;
 }
 

@@ -68,10 +68,16 @@ impl Embedded {
     }
 
     pub(super) async fn bind(&mut self, tenant: Option<TenantId>) -> Outcome {
-        // As a server does, which leaves no transaction to another binding.
-        self.transaction.lock().take();
-        self.binding.set(tenant);
+        self.rebind(tenant);
         Ok(())
+    }
+
+    fn rebind(&self, tenant: Option<TenantId>) {
+        if self.binding.get() != tenant {
+            // As a server does, which leaves no transaction to another binding.
+            self.transaction.lock().take();
+            self.binding.set(tenant);
+        }
     }
 
     pub(super) async fn query(&self, sql: &str) -> Outcome<Rows> {
@@ -82,6 +88,13 @@ impl Embedded {
             .engine
             .prepare_within(&scope, &self.names, sql, within)
             .await?;
+        if let Some(assignment) = statement.assignment() {
+            let tenant = assignment.tenant(&[])?;
+            self.rebind(tenant);
+            let answer = assignment.answer(tenant)?;
+            let schema = answer.schema();
+            return Ok(Rows::new(schema, answer.map_err(Failure::from).boxed()));
+        }
         if let Some(control) = statement.control() {
             self.control(control, within).await?;
             return Ok(Rows::new(statement.schema(), stream::empty().boxed()));

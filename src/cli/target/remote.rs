@@ -14,6 +14,7 @@ use arrow_flight::sql::client::FlightSqlServiceClient;
 use arrow_flight::{Action, FlightInfo, IpcMessage, Ticket};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
+use parking_lot::Mutex;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
@@ -23,6 +24,7 @@ use uuid::Uuid;
 
 use super::super::failure::{Failure, Outcome, root_cause};
 use super::{Rows, ServerUrl, TableRecord};
+use crate::engine::may_assign;
 use crate::server::proto::catalog::catalog_service_client::CatalogServiceClient;
 use crate::server::proto::catalog::{
     CreateTableRequest, DescribeModelRequest, DescribeSourceRequest, DescribeTableRequest,
@@ -52,7 +54,7 @@ pub struct Remote {
     sessions: SessionServiceClient<Wire>,
     catalog: CatalogServiceClient<Wire>,
     flight: FlightServiceClient<Wire>,
-    tenant: Option<TenantId>,
+    tenant: Mutex<Option<TenantId>>,
 }
 
 impl Remote {
@@ -77,7 +79,7 @@ impl Remote {
             catalog: CatalogServiceClient::new(wire.clone())
                 .max_decoding_message_size(MESSAGE_BYTES_MAX),
             flight: FlightServiceClient::new(wire).max_decoding_message_size(MESSAGE_BYTES_MAX),
-            tenant: None,
+            tenant: Mutex::default(),
         };
         if tenant.is_some() {
             remote.bind(tenant).await?;
@@ -86,13 +88,13 @@ impl Remote {
     }
 
     pub(super) fn tenant(&self) -> Option<TenantId> {
-        self.tenant
+        *self.tenant.lock()
     }
 
     pub(super) async fn bind(&mut self, tenant: Option<TenantId>) -> Outcome {
         match self.set_or_clear(tenant).await {
             Ok(()) => {
-                self.tenant = tenant;
+                *self.tenant.lock() = tenant;
                 Ok(())
             }
             Err(status) => {
@@ -118,17 +120,23 @@ impl Remote {
     }
 
     /// Asks the server for whom statements run, as far as it answers.
-    async fn learn_tenant(&mut self) {
-        if let Ok(answer) = self.sessions.get_tenant(GetTenantRequest {}).await {
+    async fn learn_tenant(&self) {
+        let mut sessions = self.sessions.clone();
+        if let Ok(answer) = sessions.get_tenant(GetTenantRequest {}).await {
             let tenant = answer.into_inner().tenant;
-            self.tenant = tenant.and_then(|tenant| tenant.id.parse().ok());
+            *self.tenant.lock() = tenant.and_then(|tenant| tenant.id.parse().ok());
         }
     }
 
     pub(super) async fn query(&self, sql: &str) -> Outcome<Rows> {
         let mut client = self.flight_sql();
         let info = client.execute(sql.to_owned(), None).await?;
-        rows(client, info).await
+        let rows = rows(client, info).await;
+        if may_assign(sql) {
+            // What binds has bound once its rows are there.
+            self.learn_tenant().await;
+        }
+        rows
     }
 
     pub(super) async fn tables(&self) -> Outcome<Vec<TableRecord>> {
@@ -246,7 +254,7 @@ impl Remote {
         };
         let leave = async {
             let _ = self.flight.do_action(close).await;
-            if self.tenant.is_some() {
+            if self.tenant().is_some() {
                 let _ = self.sessions.clear_tenant(ClearTenantRequest {}).await;
             }
         };

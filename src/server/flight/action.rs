@@ -1,7 +1,9 @@
 //! The actions: preparing, closing and cancelling statements, transactions, and
 //! session options.
 
-use arrow_flight::sql::{ActionBeginTransactionRequest, Any, ProstMessageExt};
+use arrow_flight::sql::{
+    ActionBeginTransactionRequest, ActionCreatePreparedStatementRequest, Any, ProstMessageExt,
+};
 use arrow_flight::{Action, ActionType};
 use bytes::Bytes;
 use prost::Message;
@@ -67,8 +69,8 @@ const SERVED: [(&str, &str); 12] = [
     ),
     (
         session_options::SET,
-        "Sets the catalog and schema of bare names. SetSessionOptionsRequest -> \
-         SetSessionOptionsResult",
+        "Sets the catalog and schema of bare names, and the tenant. \
+         SetSessionOptionsRequest -> SetSessionOptionsResult",
     ),
     (
         session_options::GET,
@@ -92,13 +94,32 @@ pub(super) fn served() -> impl Iterator<Item = ActionType> {
 }
 
 impl FlightServer {
+    /// The caller of `action` in a new session, if the action can give one: it keeps
+    /// nothing there, or what has to be shown again in the session.
+    pub(super) fn with_session(&self, admitted: Admitted, action: &Action) -> Admitted {
+        let gives = match action.r#type.as_str() {
+            _ if admitted.session().is_some() => false,
+            session_options::GET => true,
+            CREATE_PREPARED_STATEMENT => unpack::<ActionCreatePreparedStatementRequest>(
+                CREATE_PREPARED_STATEMENT,
+                &action.body,
+            )
+            .is_ok_and(|request| self.engine.only_binds(&request.query)),
+            _ => false,
+        };
+        match gives {
+            true => admitted.in_new_session(),
+            false => admitted,
+        }
+    }
+
     /// Does `action` and answers with the body of its result, if it has one.
     pub(super) async fn act(&self, admitted: Admitted, action: Action) -> Result<Option<Bytes>> {
         let name = action.r#type.as_str();
         match name {
             CREATE_PREPARED_STATEMENT => {
                 let request = unpack(name, &action.body)?;
-                let caller = Caller::admit(admitted)?;
+                let caller = Caller::admit_text(admitted);
                 let result = self.create_prepared(&caller, request).await?;
                 Ok(Some(result.as_any().encode_to_vec().into()))
             }
@@ -108,13 +129,13 @@ impl FlightServer {
             }
             session_options::SET => {
                 let request = decode(name, &action.body)?;
-                let result = self.names.set(&admitted, request, now_ms())?;
+                let result = self.set_session_options(&admitted, request).await?;
                 Ok(Some(result.encode_to_vec().into()))
             }
             session_options::GET => {
                 let GetSessionOptionsRequest {} = decode(name, &action.body)?;
                 let names = self.names.get(&admitted, now_ms());
-                let result = session_options::describe(&names);
+                let result = session_options::describe(&names, admitted.tenant());
                 Ok(Some(result.encode_to_vec().into()))
             }
             session_options::CLOSE => {

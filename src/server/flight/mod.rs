@@ -2,8 +2,9 @@
 //!
 //! `service` takes a call apart, and this file finds the room that answers it:
 //! `statement` runs SQL, `prepared` what is prepared, `update` takes what clients
-//! put, `transaction` what they say of transactions, `metadata` tells what exists,
-//! `action` does the rest, `polled` runs what clients poll, and `cancel` ends what runs. What passes between two calls is in handles
+//! put, `transaction` what they say of transactions, `binding` what they say of the
+//! tenant, `metadata` tells what exists, `action` does the rest, `polled` runs what
+//! clients poll, and `cancel` ends what runs. What passes between two calls is in handles
 //! that the client keeps, sealed by `ticket`; rows leave through `encode`.
 //!
 //! Architecture invariant: a call acts as the interceptor admitted it. A call
@@ -12,6 +13,7 @@
 //! which is refused by name.
 
 mod action;
+mod binding;
 mod cancel;
 mod encode;
 mod like;
@@ -50,6 +52,7 @@ use tonic::{Code, Status, Streaming};
 use crate::config::JammiConfig;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::server::session::Bindings;
 use crate::server::tenant::{Admitted, SessionKeys};
 use crate::tenant::{Scope, SessionId};
 
@@ -81,6 +84,7 @@ type MessageStream = Answers<FlightData>;
 pub struct FlightServer {
     engine: Engine,
     names: Arc<SessionNames>,
+    bindings: Bindings,
     sealer: Sealer,
     bound_parameters: BoundParameters,
     transactions: Transactions,
@@ -98,10 +102,13 @@ pub struct FlightServer {
 
 impl FlightServer {
     /// A service over `engine` whose sessions keep their name defaults in `names` and
-    /// their transactions in `transactions`, and have their keys of `keys`. Handles are sealed with a new key, and those of an earlier server refused.
+    /// their transactions in `transactions`, are bound by `bindings`, and have their
+    /// keys of `keys`. Handles are sealed with a new key, and those of an earlier
+    /// server refused.
     pub fn new(
         engine: Engine,
         names: Arc<SessionNames>,
+        bindings: Bindings,
         transactions: Transactions,
         keys: SessionKeys,
         config: &JammiConfig,
@@ -113,6 +120,7 @@ impl FlightServer {
         Ok(FlightServer {
             engine,
             names,
+            bindings,
             sealer: Sealer::new(handle_bytes_max),
             bound_parameters: BoundParameters::new(bound_bytes_max, handle_ttl),
             transactions,
@@ -186,12 +194,12 @@ impl FlightServer {
     ) -> Result<FlightInfo> {
         match command(&descriptor.cmd)? {
             Command::CommandStatementQuery(command) => {
-                let caller = Caller::admit(admitted)?;
+                let caller = Caller::admit_text(admitted);
                 let content = self.content_of(&caller, command)?;
                 self.statement_info(&caller, content, descriptor).await
             }
             Command::CommandPreparedStatementQuery(command) => {
-                let caller = Caller::admit(admitted)?;
+                let caller = Caller::admit_text(admitted);
                 self.prepared_info(&caller, command, descriptor).await
             }
             other => {
@@ -207,12 +215,12 @@ impl FlightServer {
     async fn schema(&self, admitted: Admitted, descriptor: &FlightDescriptor) -> Result<SchemaRef> {
         match command(&descriptor.cmd)? {
             Command::CommandStatementQuery(command) => {
-                let caller = Caller::admit(admitted)?;
+                let caller = Caller::admit_text(admitted);
                 let content = self.content_of(&caller, command)?;
                 self.statement_schema(&caller, &content).await
             }
             Command::CommandPreparedStatementQuery(command) => {
-                let caller = Caller::admit(admitted)?;
+                let caller = Caller::admit_text(admitted);
                 self.prepared_schema(&caller, command).await
             }
             other => {
@@ -225,11 +233,11 @@ impl FlightServer {
     async fn rows(&self, admitted: Admitted, ticket: &Ticket) -> Result<MessageStream> {
         match command(&ticket.ticket)? {
             Command::TicketStatementQuery(ticket) => {
-                let caller = Caller::admit(admitted)?;
+                let caller = Caller::admit_text(admitted);
                 self.run_ticket(&caller, &ticket.statement_handle).await
             }
             Command::CommandPreparedStatementQuery(command) => {
-                let caller = Caller::admit(admitted)?;
+                let caller = Caller::admit_text(admitted);
                 self.run_prepared(&caller, command).await
             }
             other => {
@@ -275,16 +283,16 @@ impl FlightServer {
         let messages = stream::iter([Ok(first)]).chain(rest);
         let written = match command {
             Command::CommandPreparedStatementQuery(command) => {
-                let caller = Caller::admit(admitted)?;
+                let caller = Caller::admit_text(admitted);
                 let bound = self.bind_prepared(&caller, command, messages).await?;
                 return Ok(bound.encode_to_vec().into());
             }
             Command::CommandStatementUpdate(command) => {
-                let caller = Caller::admit(admitted)?;
+                let caller = Caller::admit_text(admitted);
                 self.update(&caller, command).await?
             }
             Command::CommandPreparedStatementUpdate(command) => {
-                let caller = Caller::admit(admitted)?;
+                let caller = Caller::admit_text(admitted);
                 self.update_prepared(&caller, command, messages).await?
             }
             Command::CommandStatementIngest(command) => {
@@ -307,11 +315,23 @@ struct Caller {
 impl Caller {
     fn admit(admitted: Admitted) -> Result<Self> {
         let scope = admitted.scope()?;
-        Ok(Caller {
+        Ok(Caller::with_scope(admitted, scope))
+    }
+
+    /// A caller who sends a statement, and may have no scope yet if it binds the
+    /// session: every statement passes [`FlightServer::prepare_within`], which sees
+    /// to that.
+    fn admit_text(admitted: Admitted) -> Caller {
+        let scope = admitted.scope_to_bind();
+        Caller::with_scope(admitted, scope)
+    }
+
+    fn with_scope(admitted: Admitted, scope: Scope) -> Caller {
+        Caller {
             admitted,
             scope,
             now_ms: now_ms(),
-        })
+        }
     }
 
     fn holder(&self) -> Holder<'_> {

@@ -103,7 +103,7 @@ impl FlightServer {
         let row = parameters::read_row(messages, self.handle_bytes_max).await?;
         content.parameters = match &row {
             Some(row) => {
-                let statement = self.prepare(caller, &content).await?;
+                let statement = self.prepare_or_control(caller, &content).await?;
                 parameters::bind(&statement.parameter_schema(), Some(row))?;
                 Some(parameters::to_ipc(row)?)
             }

@@ -103,10 +103,16 @@ impl FlightService for FlightServer {
         request: Request<Action>,
     ) -> Result<Response<Self::DoActionStream>, Status> {
         let (admitted, action) = take_apart(request)?;
+        let admitted = self.with_session(admitted, &action);
+        let cookie = admitted.new_cookie();
         let body = self.act(admitted, action).await;
         let body = body.map_err(|error| to_status(&error))?;
         let results = stream::iter(body.map(|body| Ok(ActionResult { body })));
-        Ok(Response::new(Box::pin(results)))
+        let mut response: Response<Self::DoActionStream> = Response::new(Box::pin(results));
+        if let Some(cookie) = cookie {
+            response.metadata_mut().insert("set-cookie", cookie);
+        }
+        Ok(response)
     }
 
     async fn list_actions(

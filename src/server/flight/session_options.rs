@@ -1,9 +1,8 @@
 //! Session options: the catalog and schema that a session's bare names are
-//! looked up in.
+//! looked up in, and the tenant that it is bound to.
 //!
-//! Options belong to a session as its header names it, whatever connections
-//! share it. Deliberately absent: any option that touches the tenant binding.
-//! Closing a session is what every client does when one of its connections
+//! Options belong to a session, whatever connections share it. The tenant is not
+//! kept here: it is the session's binding. Closing a session is what every client does when one of its connections
 //! closes, while others go on under the same session id; so options leave with
 //! idleness, and what others have in the session stays theirs.
 
@@ -18,7 +17,7 @@ use prost::Message;
 use crate::engine::NameDefaults;
 use crate::error::{Error, Result};
 use crate::server::tenant::Admitted;
-use crate::tenant::{Principal, SessionId};
+use crate::tenant::{Principal, SessionId, TenantId};
 
 /// The action that sets options.
 pub(super) const SET: &str = "SetSessionOptions";
@@ -26,6 +25,9 @@ pub(super) const SET: &str = "SetSessionOptions";
 pub(super) const GET: &str = "GetSessionOptions";
 /// The action that ends a connection's use of a session.
 pub(super) const CLOSE: &str = "CloseSession";
+
+/// The option that is the session's binding.
+pub(super) const TENANT: &str = "tenant";
 
 /// The longest name of a catalog or schema, in bytes.
 const NAME_BYTES_MAX: usize = 255;
@@ -143,16 +145,31 @@ impl SessionNames {
     }
 }
 
-/// What the client is told of its session.
-pub(super) fn describe(names: &NameDefaults) -> GetSessionOptionsResult {
-    let text = |value: &str| SessionOptionValue {
-        option_value: Some(OptionValue::String(value.to_owned())),
+/// What the client is told of its session. An option without a value is not told.
+pub(super) fn describe(names: &NameDefaults, tenant: Option<TenantId>) -> GetSessionOptionsResult {
+    let text = |name: &str, value: String| {
+        let option_value = Some(OptionValue::String(value));
+        (name.to_owned(), SessionOptionValue { option_value })
     };
+    let names = [
+        text("catalog", names.catalog.clone()),
+        text("schema", names.schema.clone()),
+    ];
+    let tenant = tenant.map(|tenant| text(TENANT, tenant.to_string()));
     GetSessionOptionsResult {
-        session_options: HashMap::from([
-            ("catalog".to_owned(), text(&names.catalog)),
-            ("schema".to_owned(), text(&names.schema)),
-        ]),
+        session_options: names.into_iter().chain(tenant).collect(),
+    }
+}
+
+/// The tenant of an option, or none where it has no value.
+pub(super) fn tenant_of(
+    value: SessionOptionValue,
+) -> Result<Option<TenantId>, SetSessionOptionsErrorValue> {
+    let invalid = SetSessionOptionsErrorValue::InvalidValue;
+    match value.option_value {
+        None => Ok(None),
+        Some(OptionValue::String(text)) => text.parse().map(Some).map_err(|_| invalid),
+        Some(_) => Err(invalid),
     }
 }
 

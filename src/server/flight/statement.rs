@@ -68,10 +68,16 @@ impl FlightServer {
         content: &Content,
         within: Option<&SessionTransaction>,
     ) -> Result<Arc<Statement>> {
+        self.admit_statement(caller, &content.sql)?;
         let names = content.names();
-        self.engine
+        let statement = self
+            .engine
             .prepare_within(&caller.scope, &names, &content.sql, within)
-            .await
+            .await?;
+        if statement.assignment().is_some() {
+            caller.admitted.require_session()?;
+        }
+        Ok(statement)
     }
 
     /// The schema of what `content` answers.

@@ -11,10 +11,11 @@ use arrow_flight::sql::{
 };
 use bytes::Bytes;
 
-use crate::engine::{RecordStream, Statement, TransactionControl};
+use crate::engine::{RecordStream, Statement, TransactionControl, may_assign};
 use crate::error::{Error, Result};
 use crate::server::tenant::SESSION_HEADER;
 
+use super::statement::bound;
 use super::ticket::{Content, Kind};
 use super::transactions::{Open, Party, missing};
 use super::{Caller, FlightServer};
@@ -206,28 +207,32 @@ impl FlightServer {
         }
     }
 
-    /// The statement, if it is about the session's transaction.
+    /// The statement, if it is about the session's transaction or its binding.
     pub(super) async fn control_of(
         &self,
         caller: &Caller,
         content: &Content,
     ) -> Result<Option<Arc<Statement>>> {
-        if !may_control(&content.sql) {
+        if !may_control(&content.sql) && !may_assign(&content.sql) {
             return Ok(None);
         }
         let statement = self.prepare_within(caller, content, None).await;
         Ok(statement
             .ok()
-            .filter(|statement| statement.control().is_some()))
+            .filter(|statement| statement.control().is_some() || statement.assignment().is_some()))
     }
 
-    /// Does what a statement says of the session's transaction.
+    /// Does what a statement says of the session's transaction or of its binding.
     pub(super) async fn control(
         &self,
         caller: &Caller,
         content: &Content,
         statement: &Statement,
     ) -> Result<RecordStream> {
+        if let Some(assignment) = statement.assignment() {
+            let values = bound(statement, content)?;
+            return self.assign(caller, assignment, &values).await;
+        }
         let done = RecordStream::empty(statement.schema());
         let Some(control) = statement.control() else {
             return Ok(done);

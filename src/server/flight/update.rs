@@ -41,6 +41,10 @@ impl FlightServer {
         let content = self.open_prepared(caller, &command.prepared_statement_handle)?;
         let statement = self.prepare_or_control(caller, &content).await?;
         refuse_query(&statement)?;
+        if statement.assignment().is_some() {
+            let content = self.with_row(content, messages).await?;
+            return self.update_once(caller, &content).await;
+        }
         let put = Put::read(messages, self.message_bytes_max, self.put_timeout).await?;
         let columns = put
             .schema
@@ -75,7 +79,11 @@ impl FlightServer {
         Ok(counted(count))
     }
 
-    async fn update_once(&self, caller: &Caller, content: &Content) -> Result<DoPutUpdateResult> {
+    pub(super) async fn update_once(
+        &self,
+        caller: &Caller,
+        content: &Content,
+    ) -> Result<DoPutUpdateResult> {
         let answer = self.answer(caller, content, refuse_query).await?;
         Ok(counted(affected(answer.rows.try_collect().await?)?))
     }

@@ -1,7 +1,8 @@
-//! Admission: the header `jammi-session-id` becomes an [`Admitted`], or the
-//! request is refused.
+//! Admission: the header `jammi-session-id`, or the cookie of a client that keeps
+//! cookies, becomes an [`Admitted`], or the request is refused.
 //!
-//! Invariant: a header that cannot be read is an error, never "no session".
+//! Invariant: a header that cannot be read is an error, never "no session", and so
+//! are two that name two sessions.
 //! Credentials are not looked at: nothing authenticates, and clients send
 //! `authorization` headers that mean nothing.
 
@@ -11,6 +12,7 @@ use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::{Request, Status};
 
+use super::cookie::{self, SESSION_COOKIE};
 use super::{SessionKeys, SessionMap};
 use crate::error::{Error, Result};
 use crate::server::accept::{ConnectionId, ConnectionInfo};
@@ -31,6 +33,9 @@ pub struct Admitted {
     generation: u64,
     anonymous_reads: bool,
     connection: Option<ConnectionId>,
+    is_of_page: bool,
+    /// Whether the session was made for the request, whose answer has to say so.
+    is_new: bool,
 }
 
 impl Admitted {
@@ -59,10 +64,44 @@ impl Admitted {
             None if self.anonymous_reads => Ok(Scope::global(self.principal.clone())),
             None => Err(Error::FailedPrecondition(format!(
                 "no tenant is bound: call jammi.v1.session.SessionService.SetTenant with the \
-                 {SESSION_HEADER} that this request carries"
+                 {SESSION_HEADER} that this request carries, or SET app.current_tenant_id"
             ))),
         };
         Ok(scope?.in_session(self.session_key()))
+    }
+
+    /// Whether the request has a scope.
+    pub(in crate::server) fn has_scope(&self) -> bool {
+        self.tenant.is_some() || self.anonymous_reads
+    }
+
+    /// What a statement that does nothing but bind the session is planned and sealed
+    /// under. It is no leave to read.
+    pub(in crate::server) fn scope_to_bind(&self) -> Scope {
+        self.scope().unwrap_or_else(|_unbound| {
+            Scope::global(self.principal.clone()).in_session(self.session_key())
+        })
+    }
+
+    /// The request in a session of its own, where it names none and no page made it.
+    /// Its client has the session only if it keeps the cookie of the answer, so that
+    /// nothing may be kept in it whose loss would not show.
+    #[must_use]
+    pub(in crate::server) fn in_new_session(self) -> Self {
+        if self.session.is_some() || self.is_of_page {
+            return self;
+        }
+        Admitted {
+            session: Some(SessionId::random()),
+            is_new: true,
+            ..self
+        }
+    }
+
+    /// The cookie that the answer has to set.
+    pub(in crate::server) fn new_cookie(&self) -> Option<MetadataValue<Ascii>> {
+        let session = self.session.as_ref()?;
+        self.is_new.then(|| cookie::giving(session))
     }
 
     /// Who is asking.
@@ -105,7 +144,8 @@ impl Admitted {
         self.session.as_ref().ok_or_else(|| {
             Error::InvalidArgument(format!(
                 "request metadata {SESSION_HEADER} is missing: send one of your own choosing, such \
-                 as a UUID, on this call and on every one that is to see the binding"
+                 as a UUID, on this call and on every one that is to see the binding; or keep \
+                 cookies, and let GetSessionOptions give you {SESSION_COOKIE}"
             ))
         })
     }
@@ -141,9 +181,21 @@ impl TenantInterceptor {
     /// What a request with this metadata is admitted as.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] when the session header cannot be read.
+    /// [`Error::InvalidArgument`] when the session's header or cookie cannot be
+    /// read, or they name two sessions.
     pub fn admit(&self, metadata: &MetadataMap) -> Result<Admitted> {
-        let session = session_of(metadata)?;
+        let is_of_page = cookie::is_of_page(metadata);
+        let mut session = session_of(metadata)?;
+        if !is_of_page {
+            for named in cookie::sessions_of(metadata)? {
+                if *session.get_or_insert_with(|| named.clone()) != named {
+                    return Err(Error::InvalidArgument(format!(
+                        "{SESSION_HEADER} and cookies {SESSION_COOKIE} name different sessions: \
+                         name one"
+                    )));
+                }
+            }
+        }
         let bound = session
             .as_ref()
             .and_then(|session| self.sessions.binding(&self.principal, session));
@@ -158,6 +210,8 @@ impl TenantInterceptor {
             generation: bound.map_or(0, |bound| bound.generation),
             anonymous_reads: self.anonymous_reads,
             connection: None,
+            is_of_page,
+            is_new: false,
         })
     }
 }

@@ -1,4 +1,5 @@
-//! Who a request is for: the session header, the bindings, and admission.
+//! Who a request is for: the session's header and cookie, the bindings, and
+//! admission.
 //!
 //! Architecture invariant: what a request may touch is decided here, once, when
 //! it is admitted; a binding that changes later changes the next request.
@@ -6,6 +7,7 @@
 
 mod admission;
 mod clock;
+mod cookie;
 mod key;
 mod session_keys;
 mod sessions;
@@ -17,6 +19,7 @@ mod tests;
 
 pub use admission::{Admitted, SESSION_HEADER, TenantInterceptor};
 pub use clock::{Clock, SystemClock};
+pub use cookie::SESSION_COOKIE;
 pub use session_keys::SessionKeys;
 pub use sessions::{Bound, SessionMap, Swept};
 pub use store::{BindingStore, Change, StoredBinding, SystemBindings};

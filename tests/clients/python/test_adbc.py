@@ -302,14 +302,123 @@ def test_bare_names_are_looked_up_in_the_current_catalog(client, alice, notes):
         assert connection.adbc_current_catalog == "mutable"
 
 
+OPTION = "adbc.flight.sql.session.option."
+ERASE = "adbc.flight.sql.session.optionerase."
+
+
 @in_adbc("session", "isolation")
-def test_no_session_option_reaches_the_tenant(client, alice, bob, notes):
-    with client(alice).connect() as connection, connection.cursor() as cursor:
-        for option in ("tenant", "tenant_id", "jammi.tenant", "datafusion.catalog.tenant"):
-            key = f"adbc.flight.sql.session.option.{option}"
+def test_a_session_option_binds_the_session(client, alice, bob, notes):
+    titles = f"SELECT title FROM {notes} ORDER BY id"
+    seen = {alice: [("a1",), ("a2",), ("shared",)], bob: [("b1",), ("shared",)]}
+    session, other = client(), client(bob)
+    with session.connect() as connection:
+        options = connection.adbc_connection
+
+        def read():
+            # A cursor keeps what it has prepared last.
+            with connection.cursor() as cursor:
+                return rows(cursor, titles)
+
+        for tenant in (alice, bob, alice):
+            options.set_options(**{OPTION + "tenant": tenant.upper()})
+            assert options.get_option(OPTION + "tenant") == session.bound() == tenant
+            assert read() == seen[tenant]
+        for wrong in ("bob", "", "00000000-0000-0000-0000-000000000000"):
             with pytest.raises(ProgrammingError):
-                connection.adbc_connection.set_options(**{key: bob})
-        assert rows(cursor, f"SELECT count(*) FROM {notes}") == [(3,)]
+                options.set_options(**{OPTION + "tenant": wrong})
+        # No other option reaches it.
+        for option in ("Tenant", "tenant_id", "jammi.tenant", "datafusion.catalog.tenant"):
+            with pytest.raises(ProgrammingError):
+                options.set_options(**{OPTION + option: bob})
+        assert read() == seen[alice]
+        options.set_options(**{ERASE + "tenant": ""})
+        assert session.bound() is None
+        assert read() == [("shared",)]
+    assert other.bound() == bob
+
+
+@in_adbc("session", "isolation")
+def test_a_session_is_bound_by_sql(client, alice, bob, notes):
+    titles = f"SELECT title FROM {notes} ORDER BY id"
+    seen = {alice: [("a1",), ("a2",), ("shared",)], bob: [("b1",), ("shared",)]}
+    session, other = client(), client(bob)
+    with session.connect() as connection, connection.cursor() as cursor:
+        for tenant in (alice, bob):
+            # Prepared, prepared with a value, and as an update.
+            for execute in (
+                lambda: cursor.execute(f"SET app.current_tenant_id = '{tenant}'"),
+                lambda: cursor.execute("SET app.current_tenant_id = ?", (tenant,)),
+                lambda: cursor.executemany("SET app.current_tenant_id = ?", [(tenant,)]),
+                lambda: cursor.executescript(f"SET SESSION app.current_tenant_id TO '{tenant}'"),
+                lambda: cursor.execute(
+                    "SELECT set_config('app.current_tenant_id', ?, false)", (tenant,)
+                ),
+            ):
+                execute()
+                assert session.bound() == tenant
+                assert rows(cursor, titles) == seen[tenant]
+                assert rows(cursor, "SHOW app.current_tenant_id") == [(tenant,)]
+                assert rows(cursor, "SELECT current_setting('app.current_tenant_id')") == [(tenant,)]
+                cursor.execute("RESET app.current_tenant_id")
+                assert rows(cursor, "SHOW app.current_tenant_id") == [(None,)]
+                assert rows(cursor, titles) == [("shared",)]
+        assert rows(
+            cursor, "SELECT set_config('app.current_tenant_id', ?, false)", (alice,)
+        ) == [(alice,)]
+    assert (session.bound(), other.bound()) == (alice, bob)
+
+
+@in_adbc("session", "transactions", "isolation")
+def test_a_transaction_is_left_behind_by_a_binding(client, alice, bob, unique):
+    for tenant in (alice, bob):
+        with client(tenant).connect() as connection, connection.cursor() as cursor:
+            cursor.execute(f"CREATE TABLE {unique} AS SELECT '{tenant}' AS owner")
+    session = client(bob)
+    with session.connect(autocommit=False) as connection, connection.cursor() as cursor:
+        cursor.execute(f"DELETE FROM {unique}")
+        cursor.execute(f"SET app.current_tenant_id = '{alice}'")
+        with pytest.raises(ProgrammingError, match="has ended: begin another"):
+            cursor.execute(f"SELECT owner FROM {unique}")
+        connection.rollback()
+        assert rows(cursor, f"SELECT owner FROM {unique}") == [(alice,)]
+    assert client(bob).rows(f"SELECT owner FROM {unique}") == [(bob,)]
+
+
+COOKIES = "adbc.flight.sql.rpc.with_cookie_middleware"
+
+
+@in_adbc("session", "isolation")
+def test_a_connection_that_keeps_cookies_is_given_a_session(server, client, alice, bob, notes):
+    titles = f"SELECT title FROM {notes} ORDER BY id"
+    with_cookies = partial(
+        adbc_driver_flightsql.dbapi.connect, server.url, {COOKIES: "true"}, autocommit=True
+    )
+    with with_cookies() as one, with_cookies() as two, one.cursor() as a, two.cursor() as b:
+        # By the statement itself, and by reading an option before.
+        a.execute(f"SET app.current_tenant_id = '{alice}'")
+        assert two.adbc_current_catalog == "mutable"
+        two.adbc_connection.set_options(**{OPTION + "tenant": bob})
+        assert rows(a, titles) == [("a1",), ("a2",), ("shared",)]
+        assert rows(b, titles) == [("b1",), ("shared",)]
+        assert rows(a, "SHOW app.current_tenant_id") == [(alice,)]
+    # Without cookies no session is there to be bound, and none is taken for bound.
+    with adbc_driver_flightsql.dbapi.connect(
+        server.url, autocommit=True
+    ) as connection, connection.cursor() as cursor:
+        with pytest.raises(OperationalError, match="to another session"):
+            cursor.execute(f"SET app.current_tenant_id = '{alice}'")
+        with pytest.raises(ProgrammingError, match="jammi-session-id is missing"):
+            cursor.executescript(f"SET app.current_tenant_id = '{alice}'")
+        with pytest.raises(ProgrammingError, match="jammi-session-id is missing"):
+            connection.adbc_connection.set_options(**{OPTION + "tenant": alice})
+        assert rows(cursor, titles) == [("shared",)]
+    # A header names the session of a connection that keeps cookies too.
+    session = client(alice)
+    with adbc_driver_flightsql.dbapi.connect(
+        server.url, {COOKIES: "true", ADBC_HEADER: session.session}, autocommit=True
+    ) as connection, connection.cursor() as cursor:
+        assert connection.adbc_current_catalog == "mutable"
+        assert rows(cursor, titles) == [("a1",), ("a2",), ("shared",)]
 
 
 # Connections and sessions
