@@ -6,7 +6,7 @@ import { Editor } from "./editor.ts";
 import { Results } from "./results.ts";
 import { type Run, Runner } from "./runner.ts";
 import { failure, grpcUrl, Server } from "./server.ts";
-import { defines, reads, type Statement } from "./statements.ts";
+import { binds, defines, reads, type Statement } from "./statements.ts";
 import { TenantBar } from "./tenant.ts";
 
 const TEXT = "jammi-sql";
@@ -26,7 +26,11 @@ const words = async <T>(call: Promise<T>): Promise<T> => {
 };
 
 const tenant = new TenantBar(
-  { bind: (id) => words(server.bind(id)), unbind: () => words(server.unbind()) },
+  {
+    tenant: () => words(server.tenant()),
+    bind: (id) => words(server.bind(id)),
+    unbind: () => words(server.unbind()),
+  },
   () => {
     // Nothing of the tenant before may come after this.
     runner.drop();
@@ -137,6 +141,10 @@ async function run(): Promise<void> {
   current = statement;
   editor.mark(null, "");
   const done = await runner.run(statement.text, "rows");
+  if (binds(statement.text)) {
+    // Also when it was cancelled, or failed on the way back.
+    await tenant.follow();
+  }
   if (current !== statement) {
     return;
   }

@@ -61,6 +61,12 @@ export class Server {
     await this.sessions.clearTenant({});
   }
 
+  /** The tenant that the session is bound to. */
+  async tenant(): Promise<string | null> {
+    const answer = await this.sessions.getTenant({});
+    return answer.tenant?.id ?? null;
+  }
+
   /** Unbinds with the last breath of the page. */
   leave(): void {
     const outliving: typeof fetch = (input, init) => fetch(input, { ...init, keepalive: true });

@@ -1,6 +1,7 @@
 // Which statement of a text is meant, and what kind it is.
 
 const DEFINES = /^\s*(?:create|drop|alter|rename)\b/i;
+const BINDS = /\b(?:set|reset|set_config)\b/i;
 const READS = /^\s*(?:select|with|values|table)\b/i;
 
 /** A statement and where it starts in the text. */
@@ -41,6 +42,11 @@ export function statementAt(text: string, cursor: number): Statement | null {
 /** Whether a statement may change what the catalog lists. */
 export function defines(statement: string): boolean {
   return DEFINES.test(statement);
+}
+
+/** Whether a statement may bind the session: what holds none of the words does not. */
+export function binds(statement: string): boolean {
+  return BINDS.test(statement);
 }
 
 /** Whether EXPLAIN ANALYZE, which runs what it explains, changes nothing. */

@@ -3,8 +3,9 @@ import { button, h } from "./dom.ts";
 
 const REMEMBERED = "jammi-tenant";
 
-/** Binds and unbinds; both throw a failure's text. */
+/** Tells, binds and unbinds; each throws a failure's text. */
 interface Binding {
+  tenant: () => Promise<string | null>;
   bind: (tenant: string) => Promise<string>;
   unbind: () => Promise<void>;
 }
@@ -57,27 +58,41 @@ export class TenantBar {
     }
   }
 
+  /** Shows what a statement may have bound. */
+  async follow(): Promise<void> {
+    await this.attempt(async () => {
+      const bound = await this.binding.tenant();
+      if (bound !== sessionStorage.getItem(REMEMBERED)) {
+        this.settle(bound);
+      }
+    });
+  }
+
   private async bind(tenant: string): Promise<void> {
     if (tenant === "") {
       return this.unbind();
     }
     await this.attempt(async () => {
-      const bound = await this.binding.bind(tenant);
-      sessionStorage.setItem(REMEMBERED, bound);
-      this.input.value = bound;
-      this.show(bound);
-      this.onBound(bound);
+      this.settle(await this.binding.bind(tenant));
     });
   }
 
   private async unbind(): Promise<void> {
     await this.attempt(async () => {
       await this.binding.unbind();
-      sessionStorage.removeItem(REMEMBERED);
-      this.input.value = "";
-      this.show(null);
-      this.onBound(null);
+      this.settle(null);
     });
+  }
+
+  private settle(tenant: string | null): void {
+    if (tenant === null) {
+      sessionStorage.removeItem(REMEMBERED);
+    } else {
+      sessionStorage.setItem(REMEMBERED, tenant);
+    }
+    this.input.value = tenant ?? "";
+    this.show(tenant);
+    this.onBound(tenant);
   }
 
   private async attempt(act: () => Promise<void>): Promise<void> {

@@ -48,6 +48,25 @@ test("rows of the tenant before are gone with it", { tag: "@isolation" }, async 
   await expect(tab.grid).not.toContainText("Bob's");
 });
 
+test("a statement that binds is told by the bar, and rows of the tenant before are gone", {
+  tag: ["@session", "@isolation"],
+}, async ({ tab }) => {
+  await tab.bind(ALICE);
+  await tab.ran(NOTES);
+  await expect(tab.cell("Alice's groceries")).toBeVisible();
+  await tab.run(`-- another\nSET app.current_tenant_id = '${BOB}'`);
+  await expect(tab.page).toHaveTitle(`${BOB.slice(0, 8)}… · Jammi`);
+  await expect(tab.page.getByLabel("Tenant")).toHaveValue(BOB);
+  await expect(tab.page.locator("body")).not.toContainText("Alice's");
+  await tab.ran(NOTES);
+  await expect(tab.cell("Bob's groceries")).toBeVisible();
+  await expect(tab.grid).not.toContainText("Alice's");
+  await tab.run("RESET app.current_tenant_id");
+  await expect(tab.page.getByText("No tenant: shared rows only")).toBeVisible();
+  await tab.ran(NOTES);
+  await expect(tab.grid).not.toContainText("Bob's");
+});
+
 test("a statement of the tenant before ends with it", { tag: "@isolation" }, async ({ tab, server }) => {
   await tab.bind(ALICE);
   await tab.run("SELECT value FROM generate_series(1, 1000000000000)");
