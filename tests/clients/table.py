@@ -31,7 +31,7 @@ CLIENTS = [
 # What the tests of a feature show, in the order of the columns.
 FEATURES = {
     "connect": "calls and connections open and end, and options that are not the server's do no harm",
-    "session": "a session is bound to a tenant by its header, and shared by the connections that send it",
+    "session": "a session is named by a header or cookie, bound to a tenant, and shared by the connections that send it",
     "query": "statements run, and answer with rows",
     "parameters": "values are bound to `?` or `$1`",
     "prepared": "a statement is prepared once and run again",

@@ -150,6 +150,21 @@ func sqlSession(t *testing.T) {
 		require.Empty(t, session.bound(t))
 		require.Equal(t, ofNobody, fetched(t, db, titles))
 	})
+	t.Run("is bound by SQL", func(t *testing.T) {
+		session := newSession(t, "")
+		db := open(t, session.dsn())
+		for range 2 {
+			execute(t, db, "SET app.current_tenant_id = '"+alice+"'")
+			require.Equal(t, ofAlice, fetched(t, db, titles))
+			require.Equal(t, alice, one(t, db, "SHOW app.current_tenant_id"))
+			execute(t, db, "SET app.current_tenant_id = ?", bob)
+			require.Equal(t, ofBob, fetched(t, db, titles))
+			require.Equal(t, bob, one(t, db, "SELECT current_setting('app.current_tenant_id')"))
+			execute(t, db, "RESET app.current_tenant_id")
+			require.Equal(t, ofNobody, fetched(t, db, titles))
+		}
+		require.Empty(t, session.bound(t))
+	})
 	t.Run("is shared by its connections, whose closing leaves it bound", func(t *testing.T) {
 		session := newSession(t, alice)
 		first, second := open(t, session.dsn()), open(t, session.dsn())

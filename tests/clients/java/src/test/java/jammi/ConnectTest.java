@@ -7,6 +7,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import java.sql.Connection;
 import java.sql.DriverManager;
+import java.sql.PreparedStatement;
 import java.sql.SQLException;
 import java.sql.Statement;
 import java.util.List;
@@ -95,6 +96,53 @@ class ConnectTest extends ClientTest {
             session.bind(bob);
             assertEquals(OF_BOB, Client.rows(connection, titles));
             session.clear();
+            assertEquals(OF_NOBODY, Client.rows(connection, titles));
+        }
+    }
+
+    @Test
+    @Tag("session")
+    void aSessionIsBoundBySql() throws Exception {
+        String titles = titles(notes());
+        Client session = client(null);
+        try (Connection connection = session.connect(); Statement statement = connection.createStatement()) {
+            assertFalse(statement.execute("SET app.current_tenant_id = '" + alice + "'"));
+            assertEquals(Optional.of(alice), session.bound());
+            assertEquals(OF_ALICE, Client.rows(connection, titles));
+            statement.executeUpdate("SET SESSION app.current_tenant_id TO '" + bob + "'");
+            assertEquals(OF_BOB, Client.rows(connection, titles));
+            assertEquals(List.of(List.of(bob)), Client.rows(connection, "SHOW app.current_tenant_id"));
+            try (PreparedStatement set = connection.prepareStatement("SET app.current_tenant_id = ?")) {
+                set.setString(1, alice);
+                set.executeUpdate();
+            }
+            assertEquals(OF_ALICE, Client.rows(connection, titles));
+            String call = "SELECT set_config('app.current_tenant_id', '" + bob + "', false)";
+            assertEquals(List.of(List.of(bob)), Client.rows(connection, call));
+            assertEquals(OF_BOB, Client.rows(connection, titles));
+            statement.executeUpdate("RESET app.current_tenant_id");
+            assertEquals(OF_NOBODY, Client.rows(connection, titles));
+            assertEquals(Optional.empty(), session.bound());
+        }
+    }
+
+    @Test
+    @Tag("session")
+    void aConnectionIsGivenASessionByCookie() throws Exception {
+        String titles = titles(notes());
+        String url = "jdbc:arrow-flight-sql://" + server().host + ":" + server().port + "/?useEncryption=false";
+        try (Connection one = DriverManager.getConnection(url);
+                Connection two = DriverManager.getConnection(url);
+                Statement ofOne = one.createStatement();
+                Statement ofTwo = two.createStatement()) {
+            ofOne.execute("SET app.current_tenant_id = '" + alice + "'");
+            ofTwo.execute("SET app.current_tenant_id = '" + bob + "'");
+            assertEquals(OF_ALICE, Client.rows(one, titles));
+            assertEquals(OF_BOB, Client.rows(two, titles));
+            assertEquals(List.of(List.of(alice)), Client.rows(one, "SHOW app.current_tenant_id"));
+        }
+        // A connection that was given none is nobody's.
+        try (Connection connection = DriverManager.getConnection(url)) {
             assertEquals(OF_NOBODY, Client.rows(connection, titles));
         }
     }
