@@ -74,7 +74,7 @@ async fn run(dir: &Path) -> Outcome<(String, Figures)> {
     let mut figures = Figures::new();
     sides.load().await?;
     if is_wanted("lookups") {
-        reads::lookups(&mut figures, &sides).await?;
+        reads::lookups(&mut figures, &sides)?;
     }
     if is_wanted("inserts") {
         inserts::inserts(&mut figures, &sides).await?;

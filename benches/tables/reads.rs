@@ -19,25 +19,38 @@ const ROUNDS: usize = 5;
 const LOOKUPS_A_ROUND: u64 = 200;
 
 /// One row by its key, by a client that waits for each.
-pub async fn lookups(figures: &mut Figures, sides: &Sides) -> Outcome {
+pub fn lookups(figures: &mut Figures, sides: &Sides) -> Outcome {
     for (table, of) in [("items", "a shared table"), ("own_items", "an own table")] {
         for (protocol, how) in [("prepared", "prepared"), ("simple", "new text")] {
-            let pair = lookup(sides, table, protocol).await?;
+            let pair = on_one_thread(lookup(sides, table, protocol))?;
             let figure = format!("a row by key of 1M of {of}, {how}");
             figures.at_most(&figure, SET_CONFIG, pair, 2.0);
         }
     }
-    // What it takes to announce a row and to fetch it.
-    let script = script();
-    let mut bare = sides.bare.connect("lookups").await?;
-    let asking = async |round, lookup| bare.query(&by_id("items", id_of(round, lookup)), 1).await;
-    let pair = beside_postgres(sides, &script, "simple", asking).await?;
+    let pair = on_one_thread(bare_lookup(sides))?;
     let figure = "a Flight server that has one row, new text";
     figures.at_least_as_fast(figure, SET_CONFIG, pair, None);
     Ok(())
 }
 
 const SET_CONFIG: &str = "PostgreSQL, set_config in each transaction";
+
+/// What `work` ends with, by a client of one thread, as pgbench is one.
+fn on_one_thread<T: Send>(work: impl Future<Output = Outcome<T>> + Send) -> Outcome<T> {
+    let client = || {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_all().build()?.block_on(work)
+    };
+    let ran = std::thread::scope(|threads| threads.spawn(client).join());
+    ran.map_err(|_| "the client panicked")?
+}
+
+/// What it takes to announce a row and to fetch it.
+async fn bare_lookup(sides: &Sides) -> Outcome<Pair> {
+    let mut client = sides.bare.connect("lookups").await?;
+    let asking = async |round, lookup| client.query(&by_id("items", id_of(round, lookup)), 1).await;
+    beside_postgres(sides, &script(), "simple", asking).await
+}
 
 async fn lookup(sides: &Sides, table: &str, protocol: &'static str) -> Outcome<Pair> {
     let mut client = sides.client("lookups", 0).await?;
