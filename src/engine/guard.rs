@@ -22,7 +22,7 @@ use datafusion::common::{DataFusionError, Result, ScalarValue};
 use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{Expr, LogicalPlan, TableProviderFilterPushDown, TableType};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
-use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, reset_plan_states};
 use datafusion::physical_plan::metrics::{
     BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet, RecordOutput,
 };
@@ -417,6 +417,23 @@ impl ExecutionPlan for GuardExec {
         _children: Vec<Arc<dyn ExecutionPlan>>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         Ok(self)
+    }
+
+    // A recursive query executes its plan anew for each step, and a scan of files
+    // remembers which of them it has read.
+    fn reset_state(self: Arc<Self>) -> Result<Arc<dyn ExecutionPlan>> {
+        let scan = LaneScan {
+            plan: reset_plan_states(Arc::clone(&self.scan.plan))?,
+            lane: self.scan.lane.clone(),
+            output: Arc::clone(&self.scan.output),
+        };
+        Ok(Arc::new(GuardExec {
+            scope: self.scope.clone(),
+            table: self.table.clone(),
+            scan,
+            properties: Arc::clone(&self.properties),
+            metrics: self.metrics.clone(),
+        }))
     }
 
     fn execute(
