@@ -74,4 +74,5 @@ $(VENV)/complete:
 include tests/clients/go/go.mk
 include tests/clients/java/java.mk
 include tests/clients/browser/browser.mk
+include tests/isolation/isolation.mk
 -include benches/bench.mk
