@@ -22,12 +22,12 @@ const LOOKUPS_A_ROUND: u64 = 200;
 pub fn lookups(figures: &mut Figures, sides: &Sides) -> Outcome {
     for (table, of) in [("items", "a shared table"), ("own_items", "an own table")] {
         for (protocol, how) in [("prepared", "prepared"), ("simple", "new text")] {
-            let pair = on_one_thread(lookup(sides, table, protocol))?;
+            let pair = on_one_thread(|| lookup(sides, table, protocol))?;
             let figure = format!("a row by key of 1M of {of}, {how}");
             figures.at_most(&figure, SET_CONFIG, pair, 2.0);
         }
     }
-    let pair = on_one_thread(bare_lookup(sides))?;
+    let pair = on_one_thread(|| bare_lookup(sides))?;
     let figure = "a Flight server that has one row, new text";
     figures.at_least_as_fast(figure, SET_CONFIG, pair, None);
     Ok(())
@@ -36,10 +36,14 @@ pub fn lookups(figures: &mut Figures, sides: &Sides) -> Outcome {
 const SET_CONFIG: &str = "PostgreSQL, set_config in each transaction";
 
 /// What `work` ends with, by a client of one thread, as pgbench is one.
-fn on_one_thread<T: Send>(work: impl Future<Output = Outcome<T>> + Send) -> Outcome<T> {
+fn on_one_thread<T, F>(work: impl FnOnce() -> F + Send) -> Outcome<T>
+where
+    T: Send,
+    F: Future<Output = Outcome<T>>,
+{
     let client = || {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
-        runtime.enable_all().build()?.block_on(work)
+        runtime.enable_all().build()?.block_on(work())
     };
     let ran = std::thread::scope(|threads| threads.spawn(client).join());
     ran.map_err(|_| "the client panicked")?

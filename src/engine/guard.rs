@@ -449,6 +449,10 @@ impl ExecutionPlan for GuardExec {
             lane: self.scan.lane.clone(),
             output: Arc::clone(&self.scan.output),
             partial: BatchCoalescer::new(Arc::clone(&self.scan.output), batch_rows),
+            whole_rows: match self.scan.lane.is_some() && !self.scan.plan.is::<TableScanExec>() {
+                true => Some(batch_rows),
+                false => None,
+            },
             metrics: BaselineMetrics::new(&self.metrics, partition),
             ended: false,
         }))
@@ -467,6 +471,10 @@ struct GuardStream {
     output: SchemaRef,
     /// Rows of batches that were let out in part, until they fill a batch.
     partial: BatchCoalescer,
+    /// How many rows a batch has that may be let out as it came, where rows of several
+    /// lanes lie together: batches that end where others' rows begin would tell where
+    /// those are.
+    whole_rows: Option<usize>,
     metrics: BaselineMetrics,
     ended: bool,
 }
@@ -500,8 +508,8 @@ impl GuardStream {
         }
     }
 
-    /// Lets the rows of the scope's lanes out: a batch that is wholly so and
-    /// not too small at once, others by way of `partial`.
+    /// Lets the rows of the scope's lanes out: a batch that is wholly so and as long
+    /// as those are that `partial` makes at once, others by way of it.
     fn admit(&mut self, batch: &RecordBatch) -> Result<Option<RecordBatch>> {
         let mask = match &self.lane {
             None => LaneMask::All,
@@ -511,7 +519,8 @@ impl GuardStream {
             LaneMask::None => Ok(None),
             LaneMask::All => {
                 let batch = self.project(batch)?;
-                if self.partial.is_empty() {
+                let is_whole = self.whole_rows.is_none_or(|rows| batch.num_rows() == rows);
+                if is_whole && self.partial.is_empty() {
                     return Ok(Some(batch));
                 }
                 self.partial.push_batch(batch)?;

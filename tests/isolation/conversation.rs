@@ -15,7 +15,7 @@ use std::str::FromStr;
 /// How a line reaches the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
-    /// `partitions N`, `dedicated true` or `batches true`: see [`Settings`].
+    /// `partitions N`, `dedicated true` or `batches false`: see [`Settings`].
     Setting,
     /// `SOURCE [values]` or `SOURCE xCOUNT [values]`: rows of a source that is
     /// registered later, of whoever says so.
@@ -162,8 +162,7 @@ pub struct Settings {
     /// codes alone are compared. The first one has all rows in such files too, as
     /// `NAME_all`.
     pub dedicated: bool,
-    /// Whether it is compared how rows came in batches, which others' rows between
-    /// those of a file decide too.
+    /// Whether it is compared how rows came in batches.
     pub batches: bool,
 }
 
@@ -172,13 +171,13 @@ impl Conversation {
         let mut settings = Settings {
             partitions: 1,
             dedicated: false,
-            batches: false,
+            batches: true,
         };
         for line in self.lines.iter().filter(|l| l.route == Route::Setting) {
             match line.text.split_once(' ') {
                 Some(("partitions", count)) => settings.partitions = count.parse().unwrap(),
                 Some(("dedicated", "true")) => settings.dedicated = true,
-                Some(("batches", "true")) => settings.batches = true,
+                Some(("batches", "false")) => settings.batches = false,
                 _ => panic!("no setting of a conversation: {line}"),
             }
         }
