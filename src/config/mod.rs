@@ -274,8 +274,15 @@ pub struct SourcesConfig {
 pub struct EngineConfig {
     /// The memory of all running queries together; beyond it they spill.
     pub memory_bytes: usize,
+    /// How much of it one tenant's queries may have, where others leave it; half
+    /// when unset. Several tenants have less each, so that some is always left.
+    pub tenant_memory_bytes: Option<usize>,
     /// Where queries spill; the system's temporary directory when unset.
     pub spill_dir: Option<PathBuf>,
+    /// The bytes of all spills together.
+    pub spill_bytes_max: u64,
+    /// How much of it one tenant's queries may have, as of memory; half when unset.
+    pub tenant_spill_bytes_max: Option<u64>,
     /// How many partitions a query runs in; one a core when unset.
     pub target_partitions: Option<usize>,
     /// How many threads plan and run statements; 16 a core when unset.
@@ -305,7 +312,10 @@ impl Default for EngineConfig {
     fn default() -> Self {
         EngineConfig {
             memory_bytes: 1 << 30,
+            tenant_memory_bytes: None,
             spill_dir: None,
+            spill_bytes_max: 100 << 30,
+            tenant_spill_bytes_max: None,
             target_partitions: None,
             threads: None,
             tenant_threads_max: None,

@@ -174,6 +174,15 @@ impl EngineConfig {
             16 << 20,
             whole,
         )?;
+        if let Some(tenant) = self.tenant_memory_bytes {
+            let (tenant, all) = (tenant as u64, self.memory_bytes as u64);
+            between("engine.tenant_memory_bytes", tenant, 1 << 20, all)?;
+        }
+        between("engine.spill_bytes_max", self.spill_bytes_max, 0, whole)?;
+        if let Some(tenant) = self.tenant_spill_bytes_max {
+            let all = self.spill_bytes_max;
+            between("engine.tenant_spill_bytes_max", tenant, 0, all)?;
+        }
         between("engine.batch_rows", self.batch_rows as u64, 1, 1 << 20)?;
         let statement = self.statement_bytes_max as u64;
         between("engine.statement_bytes_max", statement, 64, 1 << 30)?;
@@ -324,7 +333,7 @@ mod tests {
     #[test]
     fn a_value_out_of_range_names_its_setting() {
         type Change = fn(&mut JammiConfig);
-        let cases: [(&str, Change); 13] = [
+        let cases: [(&str, Change); 15] = [
             ("artifact_dir", |c| c.artifact_dir = "".into()),
             ("server.listen", |c| c.server.listen = "50051".into()),
             ("server.http_listen", |c| {
@@ -350,6 +359,12 @@ mod tests {
                 c.sources.s3_endpoint = Some("http://127.0.0.1:9000".into())
             }),
             ("engine.memory_bytes", |c| c.engine.memory_bytes = 0),
+            ("engine.tenant_memory_bytes", |c| {
+                c.engine.tenant_memory_bytes = Some(c.engine.memory_bytes + 1)
+            }),
+            ("engine.tenant_spill_bytes_max", |c| {
+                c.engine.tenant_spill_bytes_max = Some(c.engine.spill_bytes_max + 1)
+            }),
             ("engine.target_partitions", |c| {
                 c.engine.target_partitions = Some(0)
             }),

@@ -8,10 +8,8 @@ use datafusion::catalog::Session;
 use datafusion::common::alias::AliasGenerator;
 use datafusion::common::config::ConfigOptions;
 use datafusion::execution::context::SessionState;
-use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
-use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
-use datafusion::execution::{FunctionRegistry, SessionStateBuilder, TaskContext};
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::{FunctionRegistry, SessionStateBuilder};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::optimizer::{Optimizer, OptimizerConfig};
 use datafusion::physical_plan::ExecutionPlan;
@@ -20,6 +18,7 @@ use datafusion::prelude::SessionConfig;
 use super::coercion::Operands;
 use super::fault::planning;
 use super::limits::Limits;
+use super::shares::Shares;
 use super::short::{self, Places};
 use super::stream::ended_early;
 use super::turns::InTurn;
@@ -27,11 +26,8 @@ use super::values::bound_functions;
 use super::workers::Workers;
 use super::yielding::YieldAboveJoins;
 use crate::config::EngineConfig;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::tenant::Scope;
-
-/// Consumers that an out-of-memory error names.
-const MEMORY_CONSUMERS_NAMED: usize = 3;
 
 /// Plans and runs.
 pub(super) struct Planner {
@@ -42,9 +38,6 @@ pub(super) struct Planner {
     of_simple: SessionState,
     /// Without the rules that find nothing in a plan of one input.
     optimizer_of_one_input: Optimizer,
-    // One for all statements: it holds the functions, the settings and the
-    // memory pool, and nothing of a statement.
-    task: Arc<TaskContext>,
     workers: Workers,
     places: Arc<Places>,
     limits: Limits,
@@ -66,26 +59,10 @@ impl Planner {
         // The values of another lane must not decide in which order a caller's
         // predicates are evaluated.
         options.execution.parquet.reorder_filters = false;
-        let pool = FairSpillPool::new(config.memory_bytes);
-        let named = MEMORY_CONSUMERS_NAMED
-            .try_into()
-            .expect("the constant is not zero");
-        let mut runtime = RuntimeEnvBuilder::new()
-            .with_memory_pool(Arc::new(TrackConsumersPool::new(pool, named)))
-            // Listings are made anew for each scan, so that a new file is seen.
-            .with_object_list_cache_limit(0);
-        if let Some(dir) = &config.spill_dir {
-            runtime = runtime.with_disk_manager_builder(
-                DiskManagerBuilder::default()
-                    .with_mode(DiskManagerMode::Directories(vec![dir.clone()])),
-            );
-        }
-        let runtime = runtime
-            .build_arc()
-            .map_err(|error| Error::internal("the engine's runtime cannot be made", error))?;
+        let shares = Shares::new(config)?;
         let mut state = SessionStateBuilder::new()
             .with_config(session)
-            .with_runtime_env(runtime)
+            .with_runtime_env(shares.runtime())
             .with_default_features()
             .with_physical_optimizer_rule(Arc::new(YieldAboveJoins))
             .build();
@@ -93,20 +70,18 @@ impl Planner {
         state
             .register_expr_planner(Arc::new(Operands))
             .map_err(planning)?;
-        let task = state.task_ctx();
         let mut in_order = state.clone();
         let options = in_order.config_mut().options_mut();
         options.execution.target_partitions = 1;
         let of_simple = SessionStateBuilder::new_from_existing(in_order.clone())
             .with_physical_optimizer_rules(Vec::new())
             .build();
-        let workers = Workers::new(config)?;
+        let workers = Workers::new(config, shares, state.config())?;
         Ok(Planner {
             in_order,
             optimizer_of_one_input: without_idle_rules(state.optimizer()),
             state,
             of_simple,
-            task,
             workers,
             // As many as there are cores: servers have twice as many threads.
             places: Arc::new(Places::new(available_parallelism().map_or(1, usize::from))),
@@ -212,11 +187,6 @@ impl Planner {
     /// Where short work may wait for a disk.
     pub(super) fn places(&self) -> &Arc<Places> {
         &self.places
-    }
-
-    /// What running plans share.
-    pub(super) fn task(&self) -> Arc<TaskContext> {
-        Arc::clone(&self.task)
     }
 }
 

@@ -3,6 +3,7 @@
 
 use datafusion::common::{Column, DataFusionError, SchemaError};
 
+use super::shares::ALL_IN_USE;
 use crate::error::Error;
 use crate::source::reader_text;
 
@@ -49,18 +50,31 @@ fn translate(error: &DataFusionError) -> Error {
         | DataFusionError::Substrait(text) => Error::InvalidArgument(plain(text)),
         DataFusionError::SchemaError(schema, _) => Error::InvalidArgument(schema_error(schema)),
         DataFusionError::NotImplemented(text) => Error::Unimplemented(plain(text)),
-        DataFusionError::ResourcesExhausted(text) => Error::ResourceExhausted(format!(
-            "the statement needs more memory than the setting engine.memory_bytes leaves it: \
-             ask for less at a time, or raise it ({})",
-            plain(text)
-        )),
-        DataFusionError::ParquetError(_)
-        | DataFusionError::ObjectStore(_)
-        | DataFusionError::IoError(_) => unreadable(error),
+        DataFusionError::ResourcesExhausted(text) => out_of_memory(text),
+        DataFusionError::IoError(io) => ours_within(io).unwrap_or_else(|| unreadable(error)),
+        DataFusionError::ParquetError(_) | DataFusionError::ObjectStore(_) => unreadable(error),
         DataFusionError::ExecutionJoin(_)
         | DataFusionError::Internal(_)
         | DataFusionError::Ffi(_) => defect(error),
     }
+}
+
+fn out_of_memory(text: &str) -> Error {
+    Error::ResourceExhausted(match text.contains(ALL_IN_USE) {
+        true => "the memory of all queries, the setting engine.memory_bytes, is in use: send the \
+                 statement again later, or raise it"
+            .into(),
+        false => format!(
+            "the statement needs more memory than the setting engine.tenant_memory_bytes leaves \
+             it: ask for less at a time, or raise it ({})",
+            plain(text)
+        ),
+    })
+}
+
+/// Our error, where a file that we write to gave it.
+fn ours_within(io: &std::io::Error) -> Option<Error> {
+    io.get_ref()?.downcast_ref().map(Error::restated)
 }
 
 fn arrow_error(error: &arrow::error::ArrowError) -> Error {
@@ -76,9 +90,8 @@ fn arrow_error(error: &arrow::error::ArrowError) -> Error {
                 ),
             },
         },
-        IoError(..) | IpcError(_) | ParquetError(_) | AvroError(_) => {
-            Error::DataLoss(plain(&error.to_string()))
-        }
+        IoError(text, io) => ours_within(io).unwrap_or_else(|| Error::DataLoss(plain(text))),
+        IpcError(_) | ParquetError(_) | AvroError(_) => Error::DataLoss(plain(&error.to_string())),
         NotYetImplemented(text) => Error::Unimplemented(plain(text)),
         MemoryError(_)
         | CDataInterface(_)

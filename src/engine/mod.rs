@@ -35,6 +35,7 @@ mod reading;
 mod rule;
 mod setting;
 mod shape;
+mod shares;
 mod short;
 mod statement;
 mod stored;
@@ -532,8 +533,7 @@ impl Engine {
                     guard::attach(&plan, &reads);
                     Ok(plan)
                 };
-                let (task, places) = (planner.task(), planner.places());
-                return RecordStream::start_here(planning, task, &work, places).await;
+                return RecordStream::start_here(planning, &work, planner.places()).await;
             }
             bound = logical;
         }
@@ -555,7 +555,7 @@ impl Engine {
             guard::attach(&plan, &reads);
             Ok(plan)
         };
-        RecordStream::start(planning, planner.task(), planner.workers(), work).await
+        RecordStream::start(planning, planner.workers(), work).await
     }
 
     fn in_scope(&self, scope: &Scope, transaction: &SessionTransaction) -> Result<()> {

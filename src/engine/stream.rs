@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::ExecutionPlan;
 use futures::stream::CatchUnwind;
 use futures::{FutureExt, Stream, StreamExt};
@@ -72,7 +72,6 @@ impl RecordStream {
     /// Runs what `planning` makes, as `work` on `workers`.
     pub(super) async fn start(
         planning: impl Future<Output = Result<Arc<dyn ExecutionPlan>>> + Send + 'static,
-        context: Arc<TaskContext>,
         workers: &Workers,
         work: Arc<Work>,
     ) -> Result<Self> {
@@ -83,7 +82,7 @@ impl RecordStream {
             let planning = InTurn::new(&work, Box::pin(planning)).await;
             let started = planning.and_then(|plan| {
                 let schema = plan.schema();
-                Groups::of(plan, context, &work).map(|groups| (schema, groups))
+                Groups::of(plan, &work).map(|groups| (schema, groups))
             });
             let (schema, groups) = match started {
                 Ok(started) => started,
@@ -128,13 +127,12 @@ impl RecordStream {
     /// Runs what `planning` makes on the thread that asks for the rows.
     pub(super) async fn start_here(
         planning: impl Future<Output = Result<Arc<dyn ExecutionPlan>>> + Send,
-        context: Arc<TaskContext>,
         work: &Arc<Work>,
         places: &Arc<Places>,
     ) -> Result<Self> {
         let plan = run_here(places, planning).await?;
         let schema = plan.schema();
-        let groups = AssertUnwindSafe(Groups::of(plan, context, work)?).catch_unwind();
+        let groups = AssertUnwindSafe(Groups::of(plan, work)?).catch_unwind();
         let mut stream = RecordStream {
             schema,
             group: Vec::new().into_iter(),
@@ -203,12 +201,8 @@ struct Groups {
 
 impl Groups {
     /// The rows of a plan that is run as `work`.
-    fn of(
-        plan: Arc<dyn ExecutionPlan>,
-        context: Arc<TaskContext>,
-        work: &Arc<Work>,
-    ) -> Result<Self> {
-        let made = interruptible(plan, work).and_then(|plan| plan.execute(0, context));
+    fn of(plan: Arc<dyn ExecutionPlan>, work: &Arc<Work>) -> Result<Self> {
+        let made = interruptible(plan, work).and_then(|plan| plan.execute(0, work.context()));
         Ok(Groups {
             made: made.map_err(fault::execution)?,
             ended: false,

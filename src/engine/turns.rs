@@ -1,5 +1,5 @@
-//! Whose work the plan threads do: one tenant never has all of them, and work
-//! that nobody waits for any more ends.
+//! Whose work the plan threads do: one tenant never has all of them, nor all memory,
+//! and work that nobody waits for any more ends.
 //!
 //! Operators compute inside one poll, some of them for minutes: a join whose
 //! filter lets no row out looks for one until there is nothing left. No runtime
@@ -18,18 +18,23 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 
 use datafusion::common::Result;
+use datafusion::execution::TaskContext;
+use datafusion::prelude::SessionConfig;
 use futures::Stream;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio_util::sync::PollSemaphore;
 
 use super::fault::carried;
+use super::shares::Shares;
 use crate::error::Error;
 use crate::tenant::{Scope, TenantId};
 
-/// The threads that each tenant may have at a time.
+/// The threads that each tenant may have at a time, and its shares of memory and disk.
 pub(super) struct Turns {
     each: usize,
+    shares: Shares,
+    session: SessionConfig,
     // As many entries as tenants have work, and those that ended since the
     // last purge.
     tenants: Mutex<Tenants>,
@@ -37,14 +42,23 @@ pub(super) struct Turns {
 
 #[derive(Default)]
 struct Tenants {
-    running: HashMap<Option<TenantId>, Weak<Semaphore>>,
+    running: HashMap<Option<TenantId>, Weak<Tenant>>,
     purge_at: usize,
 }
 
+/// What a tenant's work has in common, as long as there is any.
+#[derive(Debug)]
+struct Tenant {
+    turns: Arc<Semaphore>,
+    context: Arc<TaskContext>,
+}
+
 impl Turns {
-    pub(super) fn new(each: usize) -> Self {
+    pub(super) fn new(each: usize, shares: Shares, session: SessionConfig) -> Self {
         Turns {
             each,
+            shares,
+            session,
             tenants: Mutex::default(),
         }
     }
@@ -52,31 +66,41 @@ impl Turns {
     /// Starts a piece of work for `scope`.
     pub(super) fn begin(&self, scope: &Scope) -> Arc<Work> {
         Arc::new(Work {
-            turns: self.of(scope.tenant()),
+            tenant: self.of(scope.tenant()),
             abandoned: AtomicBool::new(false),
         })
     }
 
-    fn of(&self, tenant: Option<TenantId>) -> Arc<Semaphore> {
+    fn of(&self, tenant: Option<TenantId>) -> Arc<Tenant> {
         let mut tenants = self.tenants.lock();
-        if let Some(turns) = tenants.running.get(&tenant).and_then(Weak::upgrade) {
-            return turns;
+        if let Some(known) = tenants.running.get(&tenant).and_then(Weak::upgrade) {
+            return known;
         }
         if tenants.running.len() >= tenants.purge_at {
-            tenants.running.retain(|_, turns| turns.strong_count() > 0);
+            tenants.running.retain(|_, known| known.strong_count() > 0);
             tenants.purge_at = 2 * tenants.running.len() + 16;
         }
-        let turns = Arc::new(Semaphore::new(self.each));
-        tenants.running.insert(tenant, Arc::downgrade(&turns));
-        turns
+        let new = Arc::new(Tenant {
+            turns: Arc::new(Semaphore::new(self.each)),
+            context: self.shares.context(&self.session),
+        });
+        tenants.running.insert(tenant, Arc::downgrade(&new));
+        new
     }
 }
 
 /// The planning or the run of one statement, in as many tasks as it has.
 #[derive(Debug)]
 pub(super) struct Work {
-    turns: Arc<Semaphore>,
+    tenant: Arc<Tenant>,
     abandoned: AtomicBool,
+}
+
+impl Work {
+    /// What its plan runs in: its tenant's memory and disk.
+    pub(super) fn context(&self) -> Arc<TaskContext> {
+        Arc::clone(&self.tenant.context)
+    }
 }
 
 /// Abandons a piece of work as it is dropped.
@@ -135,7 +159,7 @@ impl<T: Unpin> InTurn<T> {
     pub(super) fn new(work: &Arc<Work>, inner: T) -> Self {
         InTurn {
             work: Arc::clone(work),
-            turn: PollSemaphore::new(Arc::clone(&work.turns)),
+            turn: PollSemaphore::new(Arc::clone(&work.tenant.turns)),
             inner,
         }
     }

@@ -9,10 +9,12 @@ use std::future::Future;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
+use datafusion::prelude::SessionConfig;
 use parking_lot::Mutex;
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::shares::Shares;
 use super::turns::{Turns, Work};
 use crate::backend::let_thread_block;
 use crate::config::EngineConfig;
@@ -34,7 +36,11 @@ pub(super) struct Workers {
 }
 
 impl Workers {
-    pub(super) fn new(config: &EngineConfig) -> Result<Self> {
+    pub(super) fn new(
+        config: &EngineConfig,
+        shares: Shares,
+        session: &SessionConfig,
+    ) -> Result<Self> {
         let cores = available_parallelism().map_or(1, usize::from);
         let threads = config.threads.unwrap_or(THREADS_PER_CORE * cores);
         let each = config
@@ -51,7 +57,7 @@ impl Workers {
             .map_err(|error| Error::internal("the engine's threads cannot be started", error))?;
         Ok(Workers {
             runtime: Some(runtime),
-            turns: Turns::new(each),
+            turns: Turns::new(each, shares, session.clone()),
         })
     }
 

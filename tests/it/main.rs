@@ -31,6 +31,7 @@ mod pruning;
 mod reads;
 mod server;
 mod session;
+mod shares;
 mod slow_readers;
 mod stops;
 mod tables;

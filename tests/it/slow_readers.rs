@@ -8,7 +8,7 @@ use crate::harness::TestServer;
 
 /// Starts to read on a connection of its own, and stops after the first message:
 /// what is not read of one stream is in the way of the others of a connection.
-async fn begin_to_read(
+pub async fn begin_to_read(
     server: &TestServer,
     session: &'static str,
     sql: &str,

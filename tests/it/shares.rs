@@ -1,0 +1,145 @@
+//! One tenant who has all that it may have of something, and another who is
+//! answered as if there were nobody else.
+
+use tonic::{Code, Status};
+
+use crate::client::{ALICE, BOB, Client};
+use crate::harness::TestServer;
+use crate::slow_readers::begin_to_read;
+
+async fn alice_and_bob(server: &TestServer) -> (Client, Client) {
+    let mut alice = Client::connect(server, Some("alice")).await;
+    alice.bind(ALICE).await;
+    let mut bob = Client::connect(server, Some("bob")).await;
+    bob.bind(BOB).await;
+    (alice, bob)
+}
+
+/// Alice is told of her own setting, and of nobody else.
+fn assert_hers(status: &Status, code: Code, setting: &str) {
+    assert_eq!(status.code(), code, "{status:?}");
+    assert!(status.message().contains(setting), "{status:?}");
+    for foreign in [BOB, "bob", "tenant_id"] {
+        assert!(!status.message().contains(foreign), "{status:?}");
+    }
+}
+
+/// Bob groups, sorts and joins.
+async fn assert_bob_is_served(bob: &mut Client) {
+    for (sql, rows) in [
+        ("SELECT 1 AS one", 1),
+        (
+            "SELECT value % 7 AS k, count(*) AS n FROM generate_series(1, 10000) \
+             GROUP BY value % 7 ORDER BY n DESC, k",
+            7,
+        ),
+        (
+            "SELECT a.value FROM generate_series(1, 1000) a \
+             JOIN generate_series(1, 1000) b ON a.value = b.value * 2",
+            500,
+        ),
+    ] {
+        match bob.query(sql).await {
+            Ok(batch) => assert_eq!(batch.num_rows(), rows, "{sql}"),
+            Err(status) => panic!("{sql}: {status:?}"),
+        }
+    }
+}
+
+/// Symptom: joins of one tenant took the memory of all queries, so that another
+/// one's GROUP BY was refused, and the error listed what others' queries had. Cause:
+/// one pool, whoever reserved. Fix: each tenant has a share of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_tenants_joins_leave_memory_to_others() {
+    let server = TestServer::start_with(|config| {
+        config.engine.memory_bytes = 128 << 20;
+        config.engine.target_partitions = Some(2);
+    })
+    .await;
+    let (_, mut bob) = alice_and_bob(&server).await;
+    // Each holds a table of a million keys while its rows are not read.
+    let join = "SELECT a.value, repeat('x', 1000) AS t FROM generate_series(1, 1000000) a \
+                JOIN generate_series(1, 1000000) b ON a.value = b.value";
+    let mut held = Vec::new();
+    let refused = loop {
+        assert!(held.len() < 16, "she gets more than her share");
+        match begin_to_read(&server, "alice", join).await {
+            Ok(rows) => held.push(rows),
+            Err(status) => break status,
+        }
+    };
+    assert!(!held.is_empty());
+    assert_hers(
+        &refused,
+        Code::ResourceExhausted,
+        "engine.tenant_memory_bytes",
+    );
+    assert_bob_is_served(&mut bob).await;
+    let his = begin_to_read(&server, "bob", join).await.unwrap();
+    // When they go away, so does what they held.
+    drop(held);
+    crate::heavy::until_active(&server, 1).await;
+    begin_to_read(&server, "alice", join).await.unwrap();
+    drop(his);
+    server.stop().await;
+}
+
+/// Symptom: sorts of one tenant filled the disk, a hundred gigabytes by default, and
+/// who hit the bound was told that a file could not be read. Cause: spills had one
+/// bound, whoever spilled, and no setting. Fix: each tenant has a share of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_tenants_sorts_leave_disk_to_others() {
+    let spills = tempfile::tempdir().unwrap();
+    let dir = spills.path().to_owned();
+    let server = TestServer::start_with(|config| {
+        config.engine.memory_bytes = 80 << 20;
+        config.engine.target_partitions = Some(1);
+        config.engine.spill_dir = Some(dir);
+        config.engine.spill_bytes_max = 512 << 20;
+        config.engine.tenant_spill_bytes_max = Some(224 << 20);
+    })
+    .await;
+    let (mut alice, mut bob) = alice_and_bob(&server).await;
+    let texts = |rows: usize| {
+        format!("(SELECT value, repeat('x', 1000) AS t FROM generate_series(1, {rows}))")
+    };
+    let sort = |rows| {
+        format!(
+            "SELECT t, value FROM {} ORDER BY value % 1003, t",
+            texts(rows)
+        )
+    };
+    let number = |rows| {
+        format!(
+            "SELECT max(r) AS r FROM (SELECT row_number() OVER (ORDER BY value % 1003, t) AS r \
+             FROM {})",
+            texts(rows)
+        )
+    };
+    let held = begin_to_read(&server, "alice", &sort(60_000))
+        .await
+        .unwrap();
+    assert!(bytes_below(spills.path()) > 32 << 20, "it does not spill");
+    let refused = alice.query(&number(300_000)).await.unwrap_err();
+    assert_hers(
+        &refused,
+        Code::ResourceExhausted,
+        "engine.tenant_spill_bytes_max",
+    );
+    assert_bob_is_served(&mut bob).await;
+    assert_eq!(bob.query(&number(60_000)).await.unwrap().num_rows(), 1);
+    drop(held);
+    crate::heavy::until_active(&server, 0).await;
+    assert_eq!(bytes_below(spills.path()), 0);
+    server.stop().await;
+}
+
+fn bytes_below(dir: &std::path::Path) -> u64 {
+    let entries = std::fs::read_dir(dir).unwrap().map(Result::unwrap);
+    entries
+        .map(|entry| match entry.metadata().unwrap() {
+            found if found.is_dir() => bytes_below(&entry.path()),
+            found => found.len(),
+        })
+        .sum()
+}
