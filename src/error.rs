@@ -41,6 +41,10 @@ pub enum Error {
     /// A file is damaged or does not match its schema: mend or refresh it.
     #[error("{0}")]
     DataLoss(String),
+    /// It took longer than it may, by a setting that the text names: ask for less, or
+    /// raise it.
+    #[error("{0}")]
+    DeadlineExceeded(String),
     /// The caller gave up, or the server is stopping.
     #[error("{0}")]
     Cancelled(String),
@@ -93,6 +97,7 @@ impl Error {
             Error::Unimplemented(text) => Error::Unimplemented(text.clone()),
             Error::Unavailable(text) => Error::Unavailable(text.clone()),
             Error::DataLoss(text) => Error::DataLoss(text.clone()),
+            Error::DeadlineExceeded(text) => Error::DeadlineExceeded(text.clone()),
             Error::Cancelled(text) => Error::Cancelled(text.clone()),
             Error::Backend(error) => Error::Backend(error.restated()),
             Error::Internal { message, .. } => Error::Internal {

@@ -163,6 +163,7 @@ pub(super) const KEYS: &[Key] = &[
     key("engine.target_partitions", Kind::Number),
     key("engine.threads", Kind::Number),
     key("engine.tenant_threads_max", Kind::Number),
+    key("engine.statement_timeout_ms", Kind::Number),
     key("engine.batch_rows", Kind::Number),
     key("engine.statement_bytes_max", Kind::Number),
     key("engine.operators_max", Kind::Number),

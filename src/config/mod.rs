@@ -290,6 +290,9 @@ pub struct EngineConfig {
     /// How many of them one tenant has at a time; 4 a core when unset. More
     /// statements wait for their turn.
     pub tenant_threads_max: Option<usize>,
+    /// How long a statement may take, from when it runs until its last row is
+    /// fetched; 0 is for ever.
+    pub statement_timeout_ms: u64,
     /// The rows of a record batch.
     pub batch_rows: usize,
     /// The longest SQL text that is accepted.
@@ -319,6 +322,7 @@ impl Default for EngineConfig {
             target_partitions: None,
             threads: None,
             tenant_threads_max: None,
+            statement_timeout_ms: 0,
             batch_rows: 8_192,
             statement_bytes_max: 1 << 20,
             operators_max: 2_000,

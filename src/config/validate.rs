@@ -183,6 +183,8 @@ impl EngineConfig {
             let all = self.spill_bytes_max;
             between("engine.tenant_spill_bytes_max", tenant, 0, all)?;
         }
+        let timeout = self.statement_timeout_ms;
+        between("engine.statement_timeout_ms", timeout, 0, DURATION_MAX)?;
         between("engine.batch_rows", self.batch_rows as u64, 1, 1 << 20)?;
         let statement = self.statement_bytes_max as u64;
         between("engine.statement_bytes_max", statement, 64, 1 << 30)?;

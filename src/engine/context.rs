@@ -21,7 +21,7 @@ use super::limits::Limits;
 use super::shares::Shares;
 use super::short::{self, Places};
 use super::stream::ended_early;
-use super::turns::InTurn;
+use super::turns::{InTurn, Work};
 use super::values::bound_functions;
 use super::workers::Workers;
 use super::yielding::YieldAboveJoins;
@@ -163,13 +163,33 @@ impl Planner {
             .map_err(planning)
     }
 
-    /// Runs `work` where plans are run, to its end or until the caller drops it.
+    /// Runs `writing` where plans are run, to its end or until the caller drops it.
+    /// When it is due, so is what it reads, and not its commit.
     pub(super) async fn spawn<T: Send + 'static>(
         &self,
         scope: &Scope,
-        work: impl Future<Output = Result<T>> + Send + 'static,
+        writing: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
-        let turn = InTurn::new(&self.workers.begin(scope), Box::pin(work));
+        self.spawn_as(&self.workers.begin(scope), writing).await
+    }
+
+    /// Runs `planning` where plans are run, to its end, until the caller drops it or
+    /// until it is due.
+    pub(super) async fn spawn_planning<T: Send + 'static>(
+        &self,
+        scope: &Scope,
+        planning: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let work = self.workers.begin(scope);
+        work.in_time(self.spawn_as(&work, planning)).await
+    }
+
+    async fn spawn_as<T: Send + 'static>(
+        &self,
+        work: &Arc<Work>,
+        what: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let turn = InTurn::new(work, Box::pin(what));
         let done = self.workers.spawn(turn).await;
         done.unwrap_or_else(|error| Err(ended_early(Some(error))))
     }

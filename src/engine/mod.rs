@@ -304,7 +304,7 @@ impl Engine {
             };
             engine.plan_parsed(key, parsed, &snapshot)
         };
-        planner.spawn(scope, planning).await
+        planner.spawn_planning(scope, planning).await
     }
 
     /// As [`Engine::plan_parsed`], of a statement that may differ from an earlier one

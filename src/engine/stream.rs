@@ -14,12 +14,13 @@ use datafusion::physical_plan::ExecutionPlan;
 use futures::stream::CatchUnwind;
 use futures::{FutureExt, Stream, StreamExt};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Sleep, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::fault;
 use super::interrupt::interruptible;
 use super::short::{Here, Places, panicked, run_here};
-use super::turns::{AbandonOnDrop, InTurn, Work};
+use super::turns::{AbandonOnDrop, Due, InTurn, Work};
 use super::workers::Workers;
 use crate::error::{Error, Result};
 
@@ -61,11 +62,18 @@ enum Rest {
     /// From a task on the plan threads.
     Task {
         groups: mpsc::Receiver<Group>,
-        task: AbortOnDropHandle<()>,
+        task: AbortOnDropHandle<Result<()>>,
         _work: AbandonOnDrop,
+        late: Option<Late>,
     },
     /// From the thread that asks for them.
     Here(Here<CatchUnwind<AssertUnwindSafe<Groups>>>),
+}
+
+/// Until when the rows of a task are waited for.
+struct Late {
+    due: Due,
+    timer: Pin<Box<Sleep>>,
 }
 
 impl RecordStream {
@@ -78,7 +86,9 @@ impl RecordStream {
         let (sender, groups) = mpsc::channel(GROUPS_AHEAD);
         let (planned, is_planned) = oneshot::channel();
         let abandon = AbandonOnDrop(Arc::clone(&work));
-        let task = workers.spawn(async move {
+        let run = Arc::clone(&work);
+        let run = async move {
+            let work = run;
             let planning = InTurn::new(&work, Box::pin(planning)).await;
             let started = planning.and_then(|plan| {
                 let schema = plan.schema();
@@ -89,7 +99,7 @@ impl RecordStream {
                 Err(error) => {
                     // Without a reader there is nobody to tell.
                     let _ = planned.send(Err(error));
-                    return;
+                    return Ok(());
                 }
             };
             let mut groups = InTurn::new(&work, groups);
@@ -104,14 +114,24 @@ impl RecordStream {
             while !is_last && let Some(group) = groups.next().await {
                 is_last = group.is_last;
                 if sender.send(group).await.is_err() {
-                    return;
+                    break;
                 }
             }
-        });
-        let Started { schema, first } = match is_planned.await {
-            Ok(started) => started?,
-            Err(_) => return Err(ended_early(task.await.err())),
+            Ok(())
         };
+        // By itself too, for a reader that does not ask for more.
+        let timed = Arc::clone(&work);
+        let mut task = workers.spawn(async move { timed.in_time(run).await });
+        let started = work.in_time(async {
+            match is_planned.await {
+                Ok(started) => started,
+                Err(_) => Err(match (&mut task).await {
+                    Ok(Err(error)) => error,
+                    ended => ended_early(ended.err()),
+                }),
+            }
+        });
+        let Started { schema, first } = started.await?;
         Ok(RecordStream {
             schema,
             group: first.batches.into_iter(),
@@ -120,6 +140,10 @@ impl RecordStream {
                 groups,
                 task,
                 _work: abandon,
+                late: work.due().map(|due| Late {
+                    due,
+                    timer: Box::pin(sleep_until(due.at)),
+                }),
             },
         })
     }
@@ -164,6 +188,16 @@ impl RecordStream {
         self.is_last = group.is_last;
         self.group = group.batches.into_iter();
         Poll::Ready(true)
+    }
+
+    /// Waits until the rows are waited for no longer.
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        match &mut self.rest {
+            Rest::Task {
+                late: Some(late), ..
+            } => late.timer.poll_unpin(cx).map(|()| late.due.missed()),
+            _ => Poll::Pending,
+        }
     }
 
     /// Rows that are there already.
@@ -266,8 +300,16 @@ impl Stream for RecordStream {
             if self.is_last {
                 return Poll::Ready(None);
             }
-            if !ready!(self.poll_group(cx)) {
-                break;
+            match self.poll_group(cx) {
+                Poll::Ready(true) => {}
+                Poll::Ready(false) => break,
+                Poll::Pending => {
+                    let missed = ready!(self.poll_late(cx));
+                    // Which ends its task.
+                    self.rest = Rest::Nothing;
+                    self.is_last = true;
+                    return Poll::Ready(Some(Err(missed)));
+                }
             }
         }
         // A plan that panicked closes the channel too, and its rows so far must
@@ -277,6 +319,11 @@ impl Stream for RecordStream {
         };
         let ended = ready!(task.poll_unpin(cx));
         self.rest = Rest::Nothing;
-        Poll::Ready(ended.err().map(|error| Err(ended_early(Some(error)))))
+        self.is_last = true;
+        Poll::Ready(match ended {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(Err(error)),
+            Err(error) => Some(Err(ended_early(Some(error)))),
+        })
     }
 }

@@ -16,23 +16,27 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use datafusion::common::Result;
 use datafusion::execution::TaskContext;
 use datafusion::prelude::SessionConfig;
 use futures::Stream;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::PollSemaphore;
 
 use super::fault::carried;
 use super::shares::Shares;
-use crate::error::Error;
+use crate::config::EngineConfig;
+use crate::error::{Error, Result};
 use crate::tenant::{Scope, TenantId};
 
 /// The threads that each tenant may have at a time, and its shares of memory and disk.
 pub(super) struct Turns {
     each: usize,
+    /// How long each piece of work may take.
+    timeout: Option<Duration>,
     shares: Shares,
     session: SessionConfig,
     // As many entries as tenants have work, and those that ended since the
@@ -54,11 +58,18 @@ struct Tenant {
 }
 
 impl Turns {
-    pub(super) fn new(each: usize, shares: Shares, session: SessionConfig) -> Self {
+    pub(super) fn new(
+        each: usize,
+        config: &EngineConfig,
+        shares: Shares,
+        session: &SessionConfig,
+    ) -> Self {
+        let timeout = Some(config.statement_timeout_ms).filter(|ms| *ms > 0);
         Turns {
             each,
+            timeout: timeout.map(Duration::from_millis),
             shares,
-            session,
+            session: session.clone(),
             tenants: Mutex::default(),
         }
     }
@@ -68,6 +79,10 @@ impl Turns {
         Arc::new(Work {
             tenant: self.of(scope.tenant()),
             abandoned: AtomicBool::new(false),
+            due: self.timeout.map(|timeout| Due {
+                timeout,
+                at: Instant::now() + timeout,
+            }),
         })
     }
 
@@ -94,12 +109,55 @@ impl Turns {
 pub(super) struct Work {
     tenant: Arc<Tenant>,
     abandoned: AtomicBool,
+    due: Option<Due>,
+}
+
+/// When work has to be done.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Due {
+    timeout: Duration,
+    pub at: Instant,
+}
+
+impl Due {
+    pub(super) fn missed(self) -> Error {
+        Error::DeadlineExceeded(format!(
+            "the statement took longer than the setting engine.statement_timeout_ms (now {}) \
+             allows: ask for less, or raise it",
+            self.timeout.as_millis()
+        ))
+    }
 }
 
 impl Work {
     /// What its plan runs in: its tenant's memory and disk.
     pub(super) fn context(&self) -> Arc<TaskContext> {
         Arc::clone(&self.tenant.context)
+    }
+
+    pub(super) fn due(&self) -> Option<Due> {
+        self.due
+    }
+
+    /// Gives `part` up when the work is due.
+    pub(super) async fn in_time<T>(&self, part: impl Future<Output = Result<T>>) -> Result<T> {
+        match self.due {
+            None => part.await,
+            Some(due) => match timeout_at(due.at, part).await {
+                Ok(done) => done,
+                Err(_) => Err(due.missed()),
+            },
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.abandoned.load(Ordering::Relaxed) {
+            return Err(Error::Cancelled("the statement was given up".into()));
+        }
+        match self.due {
+            Some(due) if due.at <= Instant::now() => Err(due.missed()),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -117,18 +175,12 @@ thread_local! {
     static POLLED: RefCell<Option<Arc<Work>>> = const { RefCell::new(None) };
 }
 
-/// Fails where nobody waits for the work that this thread polls.
-pub(super) fn check() -> Result<()> {
-    let abandoned = POLLED.with_borrow(|work| {
-        work.as_ref()
-            .is_some_and(|work| work.abandoned.load(Ordering::Relaxed))
-    });
-    if abandoned {
-        return Err(carried(Error::Cancelled(
-            "the statement was given up".into(),
-        )));
-    }
-    Ok(())
+/// Fails where nobody waits for the work that this thread polls, or where it is due.
+pub(super) fn check() -> datafusion::common::Result<()> {
+    POLLED.with_borrow(|work| match work {
+        Some(work) => work.check().map_err(carried),
+        None => Ok(()),
+    })
 }
 
 /// Says which work a thread polls, for as long as it lives.

@@ -57,7 +57,7 @@ impl Workers {
             .map_err(|error| Error::internal("the engine's threads cannot be started", error))?;
         Ok(Workers {
             runtime: Some(runtime),
-            turns: Turns::new(each, shares, session.clone()),
+            turns: Turns::new(each, config, shares, session),
         })
     }
 

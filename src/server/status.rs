@@ -31,6 +31,7 @@ pub fn to_status(error: &Error) -> Status {
         Error::Unimplemented(_) => Code::Unimplemented,
         Error::Unavailable(_) => Code::Unavailable,
         Error::DataLoss(_) => Code::DataLoss,
+        Error::DeadlineExceeded(_) => Code::DeadlineExceeded,
         Error::Cancelled(_) => Code::Cancelled,
         Error::Backend(error) => backend_code(error),
         Error::Internal { .. } => Code::Internal,

@@ -1,10 +1,13 @@
 //! One tenant who has all that it may have of something, and another who is
 //! answered as if there were nobody else.
 
+use std::time::Duration;
+
 use tonic::{Code, Status};
 
-use crate::client::{ALICE, BOB, Client};
+use crate::client::{ALICE, BOB, Client, statement};
 use crate::harness::TestServer;
+use crate::heavy::until_active;
 use crate::slow_readers::begin_to_read;
 
 async fn alice_and_bob(server: &TestServer) -> (Client, Client) {
@@ -78,7 +81,7 @@ async fn one_tenants_joins_leave_memory_to_others() {
     let his = begin_to_read(&server, "bob", join).await.unwrap();
     // When they go away, so does what they held.
     drop(held);
-    crate::heavy::until_active(&server, 1).await;
+    until_active(&server, 1).await;
     begin_to_read(&server, "alice", join).await.unwrap();
     drop(his);
     server.stop().await;
@@ -129,8 +132,80 @@ async fn one_tenants_sorts_leave_disk_to_others() {
     assert_bob_is_served(&mut bob).await;
     assert_eq!(bob.query(&number(60_000)).await.unwrap().num_rows(), 1);
     drop(held);
-    crate::heavy::until_active(&server, 0).await;
+    until_active(&server, 0).await;
     assert_eq!(bytes_below(spills.path()), 0);
+    server.stop().await;
+}
+
+/// Symptom: a statement computed until its client went away, if that took days.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_ends_when_it_is_due() {
+    let server = TestServer::start_with(|config| {
+        config.engine.statement_timeout_ms = 5_000;
+    })
+    .await;
+    let (mut alice, mut bob) = alice_and_bob(&server).await;
+    for sql in ["CREATE TABLE t (n BIGINT)", "INSERT INTO t VALUES (1)"] {
+        alice.query(sql).await.unwrap();
+    }
+    let pairs = "generate_series(1, 1000000) a, generate_series(1, 1000000) b";
+    let endless = [
+        format!("SELECT count(*) FROM {pairs} WHERE a.value + b.value = -1"),
+        "SELECT sum(x) FROM (SELECT median(value) OVER (ORDER BY value \
+         ROWS BETWEEN 500000 PRECEDING AND CURRENT ROW) x FROM generate_series(1, 1000000))"
+            .to_owned(),
+        "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) SELECT count(*) FROM t"
+            .to_owned(),
+        format!("INSERT INTO t SELECT a.value FROM {pairs}"),
+        format!("CREATE TABLE u AS SELECT a.value FROM {pairs} WHERE a.value + b.value = -1"),
+    ];
+    let running = endless.map(|sql| {
+        let mut alice = alice.clone();
+        tokio::spawn(async move { (alice.query(&sql).await, sql) })
+    });
+    // One that answers soon, and is not read.
+    let unread = "SELECT value, repeat('x', 1000) AS t FROM generate_series(1, 1000000)";
+    let mut unread = begin_to_read(&server, "alice", unread).await.unwrap();
+    assert_eq!(bob.query("SELECT 1 AS one").await.unwrap().num_rows(), 1);
+    let setting = "engine.statement_timeout_ms (now 5000)";
+    for query in running {
+        let (answer, sql) = query.await.unwrap();
+        let status = answer.expect_err(&sql);
+        assert_hers(&status, Code::DeadlineExceeded, setting);
+    }
+    // What was made of it is read, and does not pass for all of it.
+    let status = loop {
+        match unread.message().await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("the result ends as if it were whole"),
+            Err(status) => break status,
+        }
+    };
+    assert_hers(&status, Code::DeadlineExceeded, setting);
+    until_active(&server, 0).await;
+    assert_eq!(alice.query("SELECT n FROM t").await.unwrap().num_rows(), 1);
+    let unmade = alice.query("SELECT * FROM u").await.unwrap_err();
+    assert_eq!(unmade.code(), Code::NotFound);
+    server.stop().await;
+}
+
+/// A client's own `grpc-timeout` ends its statement as it ends the request.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_ends_with_its_clients_timeout() {
+    let server = TestServer::start().await;
+    let (mut alice, mut bob) = alice_and_bob(&server).await;
+    let endless = "SELECT count(*) FROM generate_series(1, 1000000) a, \
+                   generate_series(1, 1000000) b WHERE a.value + b.value = -1";
+    let info = alice.info(&statement(endless)).await.unwrap();
+    let mut request = alice.request(info.endpoint[0].ticket.clone().unwrap());
+    request.set_timeout(Duration::from_millis(500));
+    let status = alice.flight.do_get(request).await.unwrap_err();
+    assert!(
+        matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled),
+        "{status:?}"
+    );
+    until_active(&server, 0).await;
+    assert_bob_is_served(&mut bob).await;
     server.stop().await;
 }
 
