@@ -290,6 +290,15 @@ pub struct EngineConfig {
     /// How many of them one tenant has at a time; 4 a core when unset. More
     /// statements wait for their turn.
     pub tenant_threads_max: Option<usize>,
+    /// How many statements run at a time; further ones wait, and tenants are served
+    /// in turns. Short ones are not counted, nor are those in transactions.
+    pub queries_max: usize,
+    /// How many of them may be one tenant's.
+    pub tenant_queries_max: usize,
+    /// How many statements of one tenant may wait.
+    pub tenant_queries_waiting_max: usize,
+    /// How long a statement waits for its turn.
+    pub queue_timeout_ms: u64,
     /// How long a statement may take, from when it runs until its last row is
     /// fetched; 0 is for ever.
     pub statement_timeout_ms: u64,
@@ -322,6 +331,10 @@ impl Default for EngineConfig {
             target_partitions: None,
             threads: None,
             tenant_threads_max: None,
+            queries_max: 256,
+            tenant_queries_max: 32,
+            tenant_queries_waiting_max: 1_024,
+            queue_timeout_ms: 60_000,
             statement_timeout_ms: 0,
             batch_rows: 8_192,
             statement_bytes_max: 1 << 20,

@@ -183,6 +183,19 @@ impl EngineConfig {
             let all = self.spill_bytes_max;
             between("engine.tenant_spill_bytes_max", tenant, 0, all)?;
         }
+        for (name, value, min) in [
+            ("engine.queries_max", self.queries_max, 1),
+            ("engine.tenant_queries_max", self.tenant_queries_max, 1),
+            (
+                "engine.tenant_queries_waiting_max",
+                self.tenant_queries_waiting_max,
+                0,
+            ),
+        ] {
+            between(name, value as u64, min, 1 << 20)?;
+        }
+        let queue = self.queue_timeout_ms;
+        between("engine.queue_timeout_ms", queue, 0, DURATION_MAX)?;
         let timeout = self.statement_timeout_ms;
         between("engine.statement_timeout_ms", timeout, 0, DURATION_MAX)?;
         between("engine.batch_rows", self.batch_rows as u64, 1, 1 << 20)?;

@@ -18,6 +18,7 @@ use datafusion::prelude::SessionConfig;
 use super::coercion::Operands;
 use super::fault::planning;
 use super::limits::Limits;
+use super::queue::Queue;
 use super::shares::Shares;
 use super::short::{self, Places};
 use super::stream::ended_early;
@@ -39,6 +40,7 @@ pub(super) struct Planner {
     /// Without the rules that find nothing in a plan of one input.
     optimizer_of_one_input: Optimizer,
     workers: Workers,
+    queue: Arc<Queue>,
     places: Arc<Places>,
     limits: Limits,
 }
@@ -83,6 +85,7 @@ impl Planner {
             state,
             of_simple,
             workers,
+            queue: Queue::new(config),
             // As many as there are cores: servers have twice as many threads.
             places: Arc::new(Places::new(available_parallelism().map_or(1, usize::from))),
             limits: Limits::new(config),
@@ -202,6 +205,11 @@ impl Planner {
     /// The threads that plan and run.
     pub(super) fn workers(&self) -> &Workers {
         &self.workers
+    }
+
+    /// Who may run what is not short.
+    pub(super) fn queue(&self) -> &Arc<Queue> {
+        &self.queue
     }
 
     /// Where short work may wait for a disk.

@@ -31,6 +31,7 @@ mod lossless;
 mod names;
 mod numbers;
 mod params;
+mod queue;
 mod reading;
 mod rule;
 mod setting;
@@ -92,6 +93,7 @@ pub use transaction::SessionTransaction;
 pub use types::type_name;
 
 use context::Planner;
+use queue::Queue;
 use reading::{Reading, reads_keys};
 use shape::Lifted;
 use statement::Action;
@@ -447,18 +449,27 @@ impl Engine {
                 Some(transaction) => transaction.reads(),
                 None => StatementReads::new(&self.0.backend, scope),
             };
-            return self.run_reading(reading, parameters, reads).await;
+            let entrance = match within {
+                Some(_) => None,
+                None => Some(self.0.planner.queue()),
+            };
+            return self.run(reading, parameters, reads, entrance).await;
         }
         if statement.is_short_write() {
             let work = self.change(scope, statement, parameters, within);
             return short::run_here(self.0.planner.places(), work).await;
         }
+        let place = match within {
+            Some(_) => None,
+            None => Some(self.0.planner.queue().enter(scope).await?),
+        };
         // What a write computes is computed where plans are.
         let (engine, scope) = (self.clone(), scope.clone());
         let (statement, parameters) = (Arc::clone(statement), parameters.to_vec());
         let within = within.cloned();
         let caller = scope.clone();
         let work = async move {
+            let _place = place;
             engine
                 .change(&scope, &statement, &parameters, within.as_ref())
                 .await
@@ -511,8 +522,18 @@ impl Engine {
         parameters: &[ScalarValue],
         reads: StatementReads,
     ) -> Result<RecordStream> {
+        self.run(reading, parameters, reads, None).await
+    }
+
+    /// As [`Engine::run_reading`], by `entrance` where the query is not short.
+    async fn run(
+        &self,
+        reading: &Arc<Reading>,
+        parameters: &[ScalarValue],
+        reads: StatementReads,
+        entrance: Option<&Arc<Queue>>,
+    ) -> Result<RecordStream> {
         let planner = &self.0.planner;
-        let work = planner.workers().begin(reading.scope());
         let mut bound = None;
         if reading.is_simple() {
             let logical = match reading.is_of_key() {
@@ -533,10 +554,16 @@ impl Engine {
                     guard::attach(&plan, &reads);
                     Ok(plan)
                 };
+                let work = planner.workers().begin(reading.scope());
                 return RecordStream::start_here(planning, &work, planner.places()).await;
             }
             bound = logical;
         }
+        let place = match entrance {
+            Some(queue) => Some(queue.enter(reading.scope()).await?),
+            None => None,
+        };
+        let work = planner.workers().begin(reading.scope());
         let (engine, reading) = (self.clone(), Arc::clone(reading));
         let parameters = parameters.to_vec();
         let planning = async move {
@@ -555,7 +582,7 @@ impl Engine {
             guard::attach(&plan, &reads);
             Ok(plan)
         };
-        RecordStream::start(planning, planner.workers(), work).await
+        RecordStream::start(planning, planner.workers(), work, place).await
     }
 
     fn in_scope(&self, scope: &Scope, transaction: &SessionTransaction) -> Result<()> {

@@ -13,12 +13,14 @@ use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::ExecutionPlan;
 use futures::stream::CatchUnwind;
 use futures::{FutureExt, Stream, StreamExt};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::sync::oneshot;
 use tokio::time::{Sleep, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::fault;
 use super::interrupt::interruptible;
+use super::queue::Place;
 use super::short::{Here, Places, panicked, run_here};
 use super::turns::{AbandonOnDrop, Due, InTurn, Work};
 use super::workers::Workers;
@@ -77,11 +79,13 @@ struct Late {
 }
 
 impl RecordStream {
-    /// Runs what `planning` makes, as `work` on `workers`.
+    /// Runs what `planning` makes, as `work` on `workers`, in `place` but for when
+    /// the reader does not keep up.
     pub(super) async fn start(
         planning: impl Future<Output = Result<Arc<dyn ExecutionPlan>>> + Send + 'static,
         workers: &Workers,
         work: Arc<Work>,
+        mut place: Option<Place>,
     ) -> Result<Self> {
         let (sender, groups) = mpsc::channel(GROUPS_AHEAD);
         let (planned, is_planned) = oneshot::channel();
@@ -113,7 +117,12 @@ impl RecordStream {
             let _ = planned.send(Ok(Started { schema, first }));
             while !is_last && let Some(group) = groups.next().await {
                 is_last = group.is_last;
-                if sender.send(group).await.is_err() {
+                let sent = match sender.try_send(group) {
+                    Ok(()) => continue,
+                    Err(TrySendError::Full(group)) => sender.send(group),
+                    Err(TrySendError::Closed(_)) => break,
+                };
+                if Place::while_away(&mut place, sent).await.is_err() {
                     break;
                 }
             }

@@ -28,6 +28,7 @@ mod matrix;
 mod polling;
 mod process;
 mod pruning;
+mod queue;
 mod reads;
 mod server;
 mod session;
