@@ -15,6 +15,7 @@
 mod action;
 mod binding;
 mod cancel;
+mod deadline;
 mod encode;
 mod like;
 mod metadata;

@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::server::status::to_status;
 use crate::server::tenant::Admitted;
 
-use super::{Answers, FlightServer, MessageStream, action, statement};
+use super::{Answers, FlightServer, MessageStream, action, deadline, statement};
 
 #[tonic::async_trait]
 impl FlightService for FlightServer {
@@ -83,9 +83,11 @@ impl FlightService for FlightServer {
         &self,
         request: Request<Ticket>,
     ) -> Result<Response<Self::DoGetStream>, Status> {
+        let deadline = deadline::of(request.metadata());
         let (admitted, ticket) = take_apart(request)?;
         let rows = self.rows(admitted, &ticket).await;
-        rows.map(Response::new).map_err(|error| to_status(&error))
+        let rows = rows.map(|rows| Response::new(deadline::until(deadline, rows)));
+        rows.map_err(|error| to_status(&error))
     }
 
     async fn do_put(
