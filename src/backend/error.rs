@@ -103,6 +103,17 @@ pub enum BackendError {
         /// The setting.
         busy_timeout_ms: u64,
     },
+    /// As many wait to write the database as may: send the request again.
+    #[error(
+        "as many wait to write {database} as may: send the request again, or raise \
+         lanes.writers_waiting_max (now {writers_waiting_max})"
+    )]
+    LineExhausted {
+        /// The database.
+        database: DatabaseName,
+        /// The limit.
+        writers_waiting_max: usize,
+    },
     /// Another committed to the database after the transaction had read it: roll
     /// back and run the transaction again. Nothing of it was written.
     #[error("{database} changed since the transaction began: roll back and run it again")]
@@ -287,6 +298,13 @@ impl BackendError {
                 database: *database,
             },
             E::NoSavepoint { name } => E::NoSavepoint { name: name.clone() },
+            E::LineExhausted {
+                database,
+                writers_waiting_max,
+            } => E::LineExhausted {
+                database: *database,
+                writers_waiting_max: *writers_waiting_max,
+            },
             E::SavepointsExhausted { savepoints_max } => E::SavepointsExhausted {
                 savepoints_max: *savepoints_max,
             },

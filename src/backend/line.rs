@@ -23,7 +23,7 @@ use super::error::Context;
 /// nobody does.
 pub(super) struct Line {
     state: Mutex<State>,
-    /// How many may wait; one more is told at once that the database is busy.
+    /// How many may wait; one more is refused at once.
     waiting_max: usize,
 }
 
@@ -110,7 +110,10 @@ impl Line {
             }));
         }
         if state.waiting.len() >= self.waiting_max {
-            return Err(context.busy());
+            return Err(BackendError::LineExhausted {
+                database: context.database,
+                writers_waiting_max: self.waiting_max,
+            });
         }
         let number = state.arrivals;
         state.arrivals += 1;

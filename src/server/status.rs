@@ -68,6 +68,7 @@ fn backend_code(error: &BackendError) -> Code {
         BackendError::Corrupt { .. } => Code::DataLoss,
         BackendError::Full { .. }
         | BackendError::LanesExhausted { .. }
+        | BackendError::LineExhausted { .. }
         | BackendError::SavepointsExhausted { .. }
         | BackendError::PlacesExhausted { .. }
         | BackendError::FilesExhausted { .. } => Code::ResourceExhausted,

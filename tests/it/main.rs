@@ -23,6 +23,7 @@ mod flight;
 mod harness;
 mod heavy;
 mod layers;
+mod limits;
 mod literals;
 mod matrix;
 mod polling;
