@@ -36,6 +36,7 @@ mod session;
 mod shares;
 mod slow_readers;
 mod stops;
+mod surface;
 mod tables;
 mod temporary;
 mod types;
