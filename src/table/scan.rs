@@ -363,7 +363,10 @@ impl LaneRows {
             Found::Chunks(chunks, absent) => (Vec::new(), chunks, absent),
         };
         let shared: Arc<str> = stored.as_str().into();
-        let filtered = Filtered::new(&scan);
+        let filtered = match Filtered::new(&scan) {
+            Ok(filtered) => filtered,
+            Err(error) => return stream::iter(vec![Err(error)]).left_stream(),
+        };
         let read = stream::iter(chunks).then(move |chunk| {
             let (filtered, reads) = (filtered.clone(), reads.clone());
             let shared = Arc::clone(&shared);
@@ -385,7 +388,8 @@ impl LaneRows {
                     .collect::<Vec<_>>()
             }
         });
-        stream::iter(ready).chain(read.map(stream::iter).flatten())
+        let read = read.map(stream::iter).flatten();
+        stream::iter(ready).chain(read).right_stream()
     }
 }
 
@@ -402,14 +406,14 @@ struct Filtered {
 }
 
 impl Filtered {
-    fn new(scan: &Arc<Scan>) -> Self {
+    fn new(scan: &Arc<Scan>) -> crate::error::Result<Self> {
         let width = scan.columns.len();
         if scan.wanted.equal.is_empty() {
-            return Filtered {
+            return Ok(Filtered {
                 scan: Arc::clone(scan),
                 values: Arc::default(),
                 width,
-            };
+            });
         }
         let mut wide = Scan::clone(scan);
         // So many of all rows are not so many of those that are chosen.
@@ -423,9 +427,12 @@ impl Filtered {
             let column = definition.and_then(|definition| {
                 Some(&definition.columns[definition.position(equal.column)?])
             });
-            let (Ok(value), Some(column)) = (equal.value(), column) else {
-                continue;
-            };
+            let column = column.ok_or_else(|| {
+                Error::internal(
+                    "a stored table cannot be read",
+                    format!("it has no column {}, which a key is of", equal.column),
+                )
+            })?;
             let at = known.unwrap_or_else(|| {
                 fields.push(Arc::clone(&column.field));
                 wide.columns.push(ReadColumn {
@@ -435,14 +442,14 @@ impl Filtered {
                 });
                 wide.columns.len() - 1
             });
-            values.push((at, value.clone()));
+            values.push((at, equal.value()?.clone()));
         }
         wide.schema = Arc::new(Schema::new(fields));
-        Filtered {
+        Ok(Filtered {
             scan: Arc::new(wide),
             values: values.into(),
             width,
-        }
+        })
     }
 
     /// The rows of a batch that are asked for, and their columns.
