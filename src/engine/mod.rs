@@ -545,7 +545,9 @@ impl Engine {
                 None => true,
             };
             if is_short {
-                let planning = async {
+                // The state that is read goes with the rows, so that it is let go where
+                // they end, which is where a thread may block.
+                let planning = async move {
                     let plan = match &logical {
                         Some(logical) => planner.physical_of_simple(logical).await?,
                         None => reading.plan_of_key(planner, parameters).await?,

@@ -238,8 +238,8 @@ impl RecordStream {
 
 /// Batches in groups, the last of which says that it is.
 struct Groups {
-    made: SendableRecordBatchStream,
-    ended: bool,
+    /// Until it has ended: what it holds is let go by the thread that polls it.
+    made: Option<SendableRecordBatchStream>,
 }
 
 impl Groups {
@@ -247,8 +247,7 @@ impl Groups {
     fn of(plan: Arc<dyn ExecutionPlan>, work: &Arc<Work>) -> Result<Self> {
         let made = interruptible(plan, work).and_then(|plan| plan.execute(0, work.context()));
         Ok(Groups {
-            made: made.map_err(fault::execution)?,
-            ended: false,
+            made: Some(made.map_err(fault::execution)?),
         })
     }
 }
@@ -257,31 +256,33 @@ impl Stream for Groups {
     type Item = Group;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Group>> {
-        let Groups { made, ended } = self.get_mut();
-        if *ended {
+        let this = self.get_mut();
+        let Some(made) = &mut this.made else {
             return Poll::Ready(None);
-        }
+        };
         let started = Instant::now();
         let mut group = Group::default();
         let batches = &mut group.batches;
         let mut bytes = 0;
-        while !*ended
+        while !group.is_last
             && bytes < GROUP_BYTES
             && (batches.is_empty() || started.elapsed() < GROUP_TIME)
         {
             match made.poll_next_unpin(cx) {
                 Poll::Ready(Some(batch)) => {
-                    *ended = batch.is_err();
+                    group.is_last = batch.is_err();
                     bytes += batch.as_ref().map_or(0, RecordBatch::get_array_memory_size);
                     batches.push(batch.map_err(fault::execution));
                 }
-                Poll::Ready(None) => *ended = true,
+                Poll::Ready(None) => group.is_last = true,
                 Poll::Pending if batches.is_empty() => return Poll::Pending,
                 // Whoever polls next is told when there is more.
                 Poll::Pending => break,
             }
         }
-        group.is_last = *ended;
+        if group.is_last {
+            this.made = None;
+        }
         Poll::Ready(Some(group))
     }
 }

@@ -149,8 +149,12 @@ impl LanePredicate {
             TenantEncoding::Text => {
                 let lower = tenant.to_string();
                 let upper = lower.to_ascii_uppercase();
-                [lower, upper]
+                // A tenant without letters has one spelling, and the optimizer would
+                // make one of two.
+                let upper = (upper != lower).then_some(upper);
+                [Some(lower), upper]
                     .into_iter()
+                    .flatten()
                     .map(|text| typed(&self.data_type, &Spelling::Text(text)))
                     .collect()
             }

@@ -2,8 +2,6 @@
 
 use std::collections::HashSet;
 
-use rusqlite::OptionalExtension;
-
 use super::codec;
 use crate::backend::{BackendError, Transaction};
 use crate::catalog::{IndexKind, Leftovers, Relation, TableDefinition, TableIndex, relations};
@@ -131,16 +129,12 @@ pub(super) fn adopt(
     definition: &TableDefinition,
 ) -> Result<(), BackendError> {
     let stored = Stored::of(relation, transaction.lane());
-    if !exists(transaction, &stored)? {
+    let Shape { columns, indexes } = shape(transaction, &stored)?;
+    if columns.is_empty() {
         return create(transaction, relation, definition);
     }
-    let has = names(
-        transaction,
-        "SELECT name FROM pragma_table_info(?1)",
-        stored.as_str(),
-    )?;
     for column in &definition.columns {
-        if !has.contains(&column_name(column.number)) {
+        if !columns.contains(&column_name(column.number)) {
             extend(
                 transaction,
                 &stored,
@@ -149,17 +143,12 @@ pub(super) fn adopt(
             )?;
         }
     }
-    let has = names(
-        transaction,
-        "SELECT name FROM sqlite_schema WHERE type = 'index' AND tbl_name = ?1",
-        stored.as_str(),
-    )?;
     for index in &definition.indexes {
-        if !has.contains(&stored.index(index)) {
+        if !indexes.contains(&stored.index(index)) {
             make_index(transaction, &stored, definition, index)?;
         }
     }
-    for gone in has {
+    for gone in indexes {
         let known = |index: &TableIndex| stored.index(index) == gone;
         if !definition.indexes.iter().any(known) {
             transaction
@@ -168,6 +157,30 @@ pub(super) fn adopt(
         }
     }
     Ok(())
+}
+
+/// The names of what the lane has of a table: no columns where it has none.
+struct Shape {
+    columns: Vec<String>,
+    indexes: Vec<String>,
+}
+
+/// What SQLite knows of the table without reading its schema again: each write of a
+/// shared table asks for it.
+fn shape(transaction: &Transaction<'_>, stored: &Stored) -> Result<Shape, BackendError> {
+    let mut statement = transaction.connection().prepare_cached(
+        "SELECT name, 0 FROM pragma_table_info(?1)
+         UNION ALL SELECT name, 1 FROM pragma_index_list(?1)",
+    )?;
+    let mut rows = statement.query([stored.as_str()])?;
+    let (mut columns, mut indexes) = (Vec::new(), Vec::new());
+    while let Some(row) = rows.next()? {
+        match row.get(1)? {
+            false => columns.push(row.get(0)?),
+            true => indexes.push(row.get(0)?),
+        }
+    }
+    Ok(Shape { columns, indexes })
 }
 
 /// Which of the columns the lane's storage of a table is older than.
@@ -207,16 +220,6 @@ pub(super) fn indexes(
         .into_iter()
         .collect();
     Ok(names.remove(stored.as_str()).then_some(names))
-}
-
-/// Whether the lane has rows of the table, or had.
-pub(super) fn exists(transaction: &Transaction<'_>, stored: &Stored) -> Result<bool, BackendError> {
-    let found = transaction
-        .connection()
-        .prepare_cached("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1")?
-        .query_row([stored.as_str()], |_row| Ok(()))
-        .optional()?;
-    Ok(found.is_some())
 }
 
 /// Removes the rows of `relation` from the lane of the transaction.

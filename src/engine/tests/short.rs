@@ -181,3 +181,39 @@ async fn a_panic_of_short_work_is_an_error_and_gives_its_place_back() {
     let free = run_here(&places, async { Ok(may_block()) });
     assert_eq!(free.now_or_never().map(Result::unwrap), Some(true));
 }
+
+/// What is read by a whole key is planned physically once, in a tenant's own table
+/// and in a shared one, whatever the key's values are and wherever they stand. So it
+/// is for a tenant whose UUID has no letters, whose scans were once filtered again.
+#[tokio::test]
+async fn rows_of_a_whole_key_are_planned_once() {
+    const DIGITS: &str = "00000000-0000-4000-8000-000000000001";
+    let (engine, _dir) = engine().await;
+    with_tables(&engine).await;
+    let digits = scope_of(DIGITS);
+    run(
+        &engine,
+        &digits,
+        "create table t (k bigint primary key, v text)",
+    )
+    .await;
+    let names = NameDefaults::default();
+    for scope in [scope_of(ALICE), digits] {
+        for (sql, once) in [
+            ("select * from t where k = 1", true),
+            ("select * from s where k = 1", true),
+            ("select * from t where k = $1", true),
+            ("select * from s where k = $1", true),
+            ("select v from s where $1 = k", true),
+            ("select * from s where v = $1", false),
+            ("select * from s where k > $1", false),
+            ("select * from s where k = $1 and v = 'x'", false),
+        ] {
+            let statement = engine.prepare(&scope, &names, sql).await.unwrap();
+            let Action::Read(reading) = statement.action() else {
+                panic!("{sql} reads");
+            };
+            assert_eq!(reading.is_of_key(), once, "{:?} {sql}", scope.tenant());
+        }
+    }
+}
