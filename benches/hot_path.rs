@@ -59,7 +59,6 @@ fn session_lookup(criterion: &mut Criterion) {
     let map = runtime.block_on(async {
         let map = SessionMap::open(
             Arc::new(SystemBindings::new(engine.backend().clone())),
-            &principal,
             &SessionsConfig::default(),
             Arc::new(SystemClock),
         )
@@ -85,11 +84,11 @@ fn session_lookup(criterion: &mut Criterion) {
         Duration::from_secs(60),
         Arc::new(SystemClock),
     );
-    let interceptor = TenantInterceptor::new(map, keys, principal.clone(), true);
+    let interceptor = TenantInterceptor::new(map, keys, true);
     let mut metadata = MetadataMap::new();
     metadata.insert("jammi-session-id", parsed("session-77"));
     criterion.bench_function("admission by header (target < 1 us)", |bencher| {
-        bencher.iter(|| interceptor.admit(black_box(&metadata)));
+        bencher.iter(|| interceptor.admit(&principal, black_box(&metadata)));
     });
 }
 

@@ -29,6 +29,7 @@
 //! | [`tenant`] | who: tenants, lanes, the scope of a request |
 //! | [`policy`] | what a scope means for rows |
 //! | [`backend`] | lanes as databases |
+//! | [`auth`] | who asks: credentials, and the contract for others' |
 //! | [`catalog`] | sources, models, tables and views of each lane |
 //! | [`source`] | tables whose rows are in files |
 //! | [`table`] | tables whose rows are in lanes |
@@ -41,6 +42,7 @@
 //!
 //! ```text
 //! bytes -> server/accept, request, origin   a connection, an id, CORS
+//!       -> server/authenticate              credential -> Principal, or a refusal
 //!       -> server/tenant     jammi-session-id -> Admitted -> Scope, or a refusal
 //!       -> server/flight     command -> statement text, parameters
 //!       -> engine            allow-list -> names -> plan -> rule -> optimize -> verify
@@ -58,6 +60,7 @@
 //!       -> backend           Transaction::assert_tenant_matches, durable commit
 //! ```
 
+pub mod auth;
 pub mod backend;
 pub mod catalog;
 pub mod cli;

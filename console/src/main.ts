@@ -3,6 +3,7 @@ import "./style.css";
 import { CatalogPanel } from "./catalog.ts";
 import { button, counted, grouped, h } from "./dom.ts";
 import { Editor } from "./editor.ts";
+import { KeyBar } from "./key.ts";
 import { Results } from "./results.ts";
 import { type Run, Runner } from "./runner.ts";
 import { failure, grpcUrl, Server } from "./server.ts";
@@ -14,7 +15,8 @@ const FIRST_TEXT = "SELECT * FROM jammi.catalog.sources";
 /** How often a running statement's figures are written. */
 const TICK_MS = 100;
 
-const server = new Server(grpcUrl());
+const keyBar = new KeyBar((key) => void signIn(key));
+const server = new Server(grpcUrl(), () => keyBar.ask());
 let current: Statement | null = null;
 
 const words = async <T>(call: Promise<T>): Promise<T> => {
@@ -200,11 +202,28 @@ async function refresh(): Promise<void> {
   }
 }
 
+/** Goes on as the holder of a key, whose one tenant, if it has one, is bound already. */
+async function signIn(key: string): Promise<void> {
+  server.sign(key);
+  keyBar.hide();
+  await tenant.follow();
+  await refresh();
+  begin();
+}
+
+/** To where what is typed next belongs. */
+function begin(): void {
+  if (!keyBar.focus()) {
+    editor.focus();
+  }
+}
+
 document.body.append(
   h(
     "header",
     { class: "top" },
     h("h1", {}, "Jammi"),
+    keyBar.element,
     tenant.element,
     h("span", { class: "server", title: "Where this page calls" }, server.url.replace(/^https?:\/\//, "")),
   ),
@@ -238,4 +257,4 @@ window.addEventListener("pagehide", () => server.leave());
 
 await tenant.restore();
 await refresh();
-editor.focus();
+begin();

@@ -39,16 +39,38 @@ export class Server {
   private readonly catalogs;
   private readonly flight;
 
-  constructor(readonly url: string) {
+  /** What every call is signed with. The page's memory alone holds it. */
+  private key: string | null = null;
+
+  /** `onRefused` is told of a call that carried no credential, or one that is not accepted. */
+  constructor(
+    readonly url: string,
+    onRefused: () => void,
+  ) {
     const session = newSession();
-    this.named = (next) => (request) => {
+    this.named = (next) => async (request) => {
       request.header.set("jammi-session-id", session);
-      return next(request);
+      if (this.key !== null) {
+        request.header.set("authorization", `Bearer ${this.key}`);
+      }
+      try {
+        return await next(request);
+      } catch (error) {
+        if (ConnectError.from(error).code === Code.Unauthenticated) {
+          onRefused();
+        }
+        throw error;
+      }
     };
     const transport = createGrpcWebTransport({ baseUrl: url, interceptors: [this.named] });
     this.sessions = createClient(SessionService, transport);
     this.catalogs = createClient(CatalogService, transport);
     this.flight = createClient(FlightService, transport);
+  }
+
+  /** Signs the calls from now on. */
+  sign(key: string): void {
+    this.key = key;
   }
 
   /** Binds the session, and answers the tenant as the server spells it. */

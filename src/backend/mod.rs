@@ -237,6 +237,11 @@ impl Backend {
     pub fn version(&self, lane: Lane) -> Result<LaneVersion, BackendError> {
         self.pool.version(DatabaseName::Lane(lane))
     }
+
+    /// As [`Backend::version`], of the system database.
+    pub fn system_version(&self) -> Result<LaneVersion, BackendError> {
+        self.pool.version(DatabaseName::System)
+    }
 }
 
 async fn read_on<T: Send + 'static>(

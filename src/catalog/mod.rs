@@ -85,6 +85,7 @@ impl Catalog {
 
     /// Records a source in the scope's writable lane.
     pub async fn register_source(&self, scope: &Scope, new: NewSource) -> Result<Arc<Source>> {
+        scope.require_writing()?;
         check_source(&new)?;
         let now_ms = (self.clock)();
         let source = Arc::new(Source {
@@ -111,6 +112,7 @@ impl Catalog {
     /// Gives a source of the scope's writable lane another definition. It keeps
     /// the time of its registration.
     pub async fn refresh_source(&self, scope: &Scope, new: NewSource) -> Result<Arc<Source>> {
+        scope.require_writing()?;
         check_source(&new)?;
         self.writable_source(scope, &new.name, "refresh").await?;
         let now_ms = (self.clock)();
@@ -151,6 +153,7 @@ impl Catalog {
 
     /// Forgets a source of the scope's writable lane. Its files stay.
     pub async fn drop_source(&self, scope: &Scope, name: &str) -> Result<()> {
+        scope.require_writing()?;
         self.writable_source(scope, name, "drop").await?;
         let owned = name.to_owned();
         let deleted = self
@@ -187,6 +190,7 @@ impl Catalog {
 
     /// Records a version of a model in the scope's writable lane.
     pub async fn register_model(&self, scope: &Scope, new: NewModel) -> Result<Model> {
+        scope.require_writing()?;
         check_model(&new)?;
         let model = Model {
             lane: scope.writable(),
@@ -238,6 +242,7 @@ impl Catalog {
     /// Forgets a version of a model of the scope's writable lane. What its URI
     /// leads to stays.
     pub async fn drop_model(&self, scope: &Scope, name: &str, version: &str) -> Result<()> {
+        scope.require_writing()?;
         let own = scope.writable();
         // A lane that has nothing to forget is not given a database for it.
         if self.model_of(own, name, Some(version)).await?.is_none() {

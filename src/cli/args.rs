@@ -77,6 +77,9 @@ pub enum Command {
     Query(QueryArgs),
     /// Talk SQL: interactively on a terminal, else statement by statement from stdin.
     Shell(OutputArgs),
+    /// The keys by which clients of a server authenticate.
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// Copy what the tenant has to a new file, while it is in use; without a tenant, what is shared.
     Backup {
         /// The file, which must not be there yet.
@@ -108,6 +111,48 @@ pub struct ServeArgs {
 pub enum ConfigCommand {
     /// Print every setting as it takes effect.
     Show,
+}
+
+/// What to do with API keys.
+#[derive(Debug, Subcommand)]
+pub enum KeysCommand {
+    /// Make a key, whose text is shown once.
+    Create(CreateKeyArgs),
+    /// List the keys. Their texts are not kept.
+    List(OutputArgs),
+    /// Make another key in place of one.
+    Rotate {
+        /// What the old key is recognised by: what follows `jammi_` in it.
+        id: String,
+        /// How long the old key is accepted still.
+        #[arg(long, value_name = "HOURS", default_value_t = 0)]
+        overlap_hours: u32,
+    },
+    /// Have a key refused from now on.
+    Revoke {
+        /// What the key is recognised by: what follows `jammi_` in it.
+        id: String,
+    },
+}
+
+/// A key to be made.
+#[derive(Debug, Args)]
+pub struct CreateKeyArgs {
+    /// Whose key it is: a name of your choosing.
+    #[arg(value_name = "USER")]
+    pub user: String,
+    /// A tenant that it acts for; may be repeated.
+    #[arg(long = "acts-for", value_name = "UUID")]
+    pub acts_for: Vec<TenantId>,
+    /// Let it act for any tenant.
+    #[arg(long, conflicts_with = "acts_for")]
+    pub all_tenants: bool,
+    /// What it may do beside that, such as global-writer; may be repeated.
+    #[arg(long = "role", value_name = "ROLE")]
+    pub roles: Vec<String>,
+    /// Have it refused after so many days.
+    #[arg(long, value_name = "DAYS")]
+    pub expires_in_days: Option<u32>,
 }
 
 /// What to do with sources.

@@ -18,6 +18,7 @@ pub mod target;
 mod backup;
 mod catalog_rows;
 mod interrupt;
+mod keys;
 mod models;
 mod query;
 mod sample;
@@ -100,6 +101,10 @@ async fn run(cli: Cli) -> Outcome {
             let job = query::Job::new(args)?;
             on_target(&global, async |target| job.run(target).await).await
         }
+        Command::Keys(command) => {
+            let interrupt = Interrupt::listen();
+            interrupt.or(keys::run(&global, command)).await
+        }
         Command::Backup { file } => {
             let interrupt = Interrupt::listen();
             interrupt.or(backup::backup(&global, &file)).await
@@ -122,7 +127,10 @@ async fn on_target(global: &GlobalArgs, command: impl AsyncFnOnce(&Target) -> Ou
 
 async fn open(global: &GlobalArgs) -> Outcome<Target> {
     match settings::server_url(global)? {
-        Some(url) => Target::remote(&url, global.tenant).await,
+        Some(url) => {
+            let api_key = settings::api_key()?;
+            Target::remote(&url, global.tenant, api_key.as_deref()).await
+        }
         None => Target::embedded(&settings::load(global, None)?, global.tenant).await,
     }
 }

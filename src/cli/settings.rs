@@ -1,6 +1,7 @@
 //! The settings of a command: its flags over the environment, the file and the
 //! defaults.
 
+use std::env::VarError;
 use std::ffi::OsStr;
 
 use super::args::{GlobalArgs, OutputFormat, ServeArgs};
@@ -12,6 +13,9 @@ use crate::error::Error;
 
 /// The variable that stands in for `--url`.
 const URL_VARIABLE: &str = "JAMMI_URL";
+/// The variable that holds the key by which a server knows the caller. There is no
+/// flag for it: other users of the machine see those.
+pub const API_KEY_VARIABLE: &str = "JAMMI_API_KEY";
 
 /// The settings that `global` and, for a server, `serve` make.
 pub fn load(global: &GlobalArgs, serve: Option<&ServeArgs>) -> Outcome<JammiConfig> {
@@ -37,6 +41,17 @@ pub fn server_url(global: &GlobalArgs) -> Outcome<Option<ServerUrl>> {
     };
     let url = text.to_string_lossy().parse().map_err(wrong_settings)?;
     Ok(Some(url))
+}
+
+/// The key to show to a server, if there is one.
+pub fn api_key() -> Outcome<Option<String>> {
+    match std::env::var(API_KEY_VARIABLE) {
+        Ok(key) if !key.is_empty() => Ok(Some(key)),
+        Ok(_) | Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => Err(Failure::Usage(format!(
+            "{API_KEY_VARIABLE} holds no API key"
+        ))),
+    }
 }
 
 fn sources(global: &GlobalArgs, serve: Option<&ServeArgs>) -> Outcome<ConfigSources> {

@@ -8,8 +8,13 @@ use figment::value::Value;
 use crate::error::{Error, Result};
 
 /// `JAMMI_*` variables that belong to the command line and are no settings.
-pub const COMMAND_LINE_VARIABLES: &[&str] =
-    &["JAMMI_CONFIG", "JAMMI_HISTORY", "JAMMI_TENANT", "JAMMI_URL"];
+pub const COMMAND_LINE_VARIABLES: &[&str] = &[
+    "JAMMI_API_KEY",
+    "JAMMI_CONFIG",
+    "JAMMI_HISTORY",
+    "JAMMI_TENANT",
+    "JAMMI_URL",
+];
 
 /// What all variables of ours start with.
 pub(super) const VARIABLE_PREFIX: &str = "JAMMI_";
@@ -137,6 +142,7 @@ pub(super) const KEYS: &[Key] = &[
     key("server.poll_timeout_ms", Kind::Number),
     key("server.polled_queries_max", Kind::Number),
     key("console.enabled", Kind::Switch),
+    key("auth.methods", Kind::List),
     key("tenancy.anonymous_reads", Kind::Switch),
     key("sessions.max", Kind::Number),
     key("sessions.idle_timeout_secs", Kind::Number),

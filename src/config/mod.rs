@@ -43,6 +43,8 @@ pub struct JammiConfig {
     pub server: ServerConfig,
     /// The page for people.
     pub console: ConsoleConfig,
+    /// Who may ask.
+    pub auth: AuthConfig,
     /// What a session may do before it is bound to a tenant.
     pub tenancy: TenancyConfig,
     /// The sessions that clients bind to tenants.
@@ -65,6 +67,7 @@ impl Default for JammiConfig {
             artifact_dir: PathBuf::from("./jammi-data"),
             server: ServerConfig::default(),
             console: ConsoleConfig::default(),
+            auth: AuthConfig::default(),
             tenancy: TenancyConfig::default(),
             sessions: SessionsConfig::default(),
             transactions: TransactionsConfig::default(),
@@ -146,6 +149,23 @@ pub struct ConsoleConfig {
     /// Whether it is served. Its own origins may then call by gRPC-Web beside
     /// those in `server.allowed_origins`.
     pub enabled: bool,
+}
+
+/// Who may ask.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AuthConfig {
+    /// What a request is authenticated by, in this order. With none, whoever
+    /// reaches the server may act as any tenant.
+    pub methods: Vec<AuthenticationMethod>,
+}
+
+/// What a request is authenticated by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AuthenticationMethod {
+    /// Keys that `jammi keys` makes.
+    ApiKey,
 }
 
 /// What a session may do before it is bound to a tenant.

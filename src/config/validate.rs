@@ -4,8 +4,8 @@ use tracing_subscriber::EnvFilter;
 use url::Url;
 
 use super::{
-    EngineConfig, JammiConfig, LanesConfig, LogConfig, ServerConfig, SessionsConfig, SourcesConfig,
-    TransactionsConfig,
+    AuthConfig, EngineConfig, JammiConfig, LanesConfig, LogConfig, ServerConfig, SessionsConfig,
+    SourcesConfig, TransactionsConfig,
 };
 use crate::error::{Error, Result};
 
@@ -23,12 +23,28 @@ impl JammiConfig {
             return refuse("artifact_dir", "is empty", "name a directory");
         }
         self.server.validate()?;
+        self.auth.validate()?;
         self.sessions.validate()?;
         self.transactions.validate()?;
         self.lanes.validate()?;
         self.sources.validate()?;
         self.engine.validate()?;
         self.log.validate()
+    }
+}
+
+impl AuthConfig {
+    fn validate(&self) -> Result<()> {
+        let methods = &self.methods;
+        let is_twice = |at: usize| methods[..at].contains(&methods[at]);
+        match (0..methods.len()).any(is_twice) {
+            true => refuse(
+                "auth.methods",
+                "names a method twice",
+                "name each once, in the order in which they are to be tried",
+            ),
+            false => Ok(()),
+        }
     }
 }
 

@@ -67,6 +67,7 @@ impl Engine {
         rows: ParameterRows,
         within: Option<&SessionTransaction>,
     ) -> Result<u64> {
+        scope.require_writing()?;
         let scope = &self.scope_of_target(scope, target, within).await?;
         if (target.if_missing, target.if_exists) == (IfMissing::Fail, IfExists::Append) {
             let statement = self.insertion(scope, target, schema, within).await?;

@@ -609,6 +609,7 @@ impl Engine {
         scope: &Scope,
         request: RegisterSource,
     ) -> Result<Registered> {
+        scope.require_writing()?;
         check_source_name(&request.name)?;
         self.refuse_taken(scope, &request.name).await?;
         let parts = &self.0;
@@ -639,6 +640,7 @@ impl Engine {
 
     /// Reads the schema of a source of the scope's own lane again.
     pub async fn refresh_source(&self, scope: &Scope, name: &str) -> Result<Arc<Source>> {
+        scope.require_writing()?;
         let parts = &self.0;
         let source = parts.catalog.source(scope, name).await?;
         if source.lane != scope.writable() {

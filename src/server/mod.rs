@@ -16,6 +16,7 @@
 //! [`tenant::Admitted`] alone, and turn errors into statuses in [`status`] alone.
 
 mod accept;
+mod authenticate;
 pub mod catalog;
 mod console;
 pub mod flight;

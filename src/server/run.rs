@@ -56,9 +56,14 @@ const ANY_SOURCE: &str = "sources may be registered from any path and URL: set s
 /// What an operator has to know of who may do what.
 fn security_notes(config: &JammiConfig, server: &BoundServer) -> Vec<String> {
     let mut notes = vec![
-        "warning: nothing authenticates yet: whoever reaches this port may act as any tenant, and \
-         read and write the shared rows"
-            .to_owned(),
+        match config.auth.methods.is_empty() {
+            true => {
+                "warning: nothing authenticates: whoever reaches this port may act as any tenant, \
+                 and read and write the shared rows: set auth.methods to ask for credentials"
+            }
+            false => "every request of a tenant has to carry a credential (auth.methods)",
+        }
+        .to_owned(),
         "warning: connections are not encrypted".to_owned(),
     ];
     let ip = server.grpc_addr().ip();

@@ -13,10 +13,11 @@ use tonic::transport::Server as Transport;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_reflection::server::Builder as Reflection;
 use tonic_web::GrpcWebLayer;
-use tower::{BoxError, Layer, Service, ServiceBuilder};
+use tower::{BoxError, Service, ServiceBuilder};
 use tracing::{info, warn};
 
 use super::accept::Port;
+use super::authenticate::AuthenticateLayer;
 use super::catalog::{Catalogs, SourceRegistration};
 use super::console;
 use super::flight::{FlightServer, SessionNames, Transactions};
@@ -33,11 +34,11 @@ use super::telemetry::{self, METRICS_UPKEEP};
 use super::tenant::{
     Clock, SessionKeys, SessionMap, SystemBindings, SystemClock, TenantInterceptor,
 };
+use crate::auth::{ApiKeys, DefaultTenantExtension, InOrder, TenantExtension};
 use crate::backend::ServerLock;
-use crate::config::JammiConfig;
+use crate::config::{AuthenticationMethod, JammiConfig};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::tenant::Principal;
 
 /// How long the last scrape may take after everything else has stopped.
 const HTTP_STOP_TIMEOUT: Duration = Duration::from_secs(1);
@@ -55,6 +56,7 @@ pub struct Server;
 pub struct BoundServer {
     config: JammiConfig,
     engine: Engine,
+    extension: Arc<dyn TenantExtension>,
     sessions: SessionMap,
     keys: SessionKeys,
     transactions: Transactions,
@@ -97,7 +99,6 @@ impl Server {
         let http = Port::bind("http", &settings.http_listen, names, settings).await?;
         let sessions = SessionMap::open(
             Arc::new(SystemBindings::new(engine.backend().clone())),
-            &Principal::trusted_network(),
             &config.sessions,
             Arc::new(SystemClock),
         )
@@ -106,6 +107,7 @@ impl Server {
             grpc_addr: grpc.local_addr()?,
             http_addr: http.local_addr()?,
             readiness: Readiness::serving(),
+            extension: extension_of(&config, &engine),
             config,
             engine,
             sessions,
@@ -119,6 +121,13 @@ impl Server {
 }
 
 impl BoundServer {
+    /// The server with `extension` to say who asks, in place of what the settings
+    /// name.
+    #[must_use]
+    pub fn with_extension(self, extension: Arc<dyn TenantExtension>) -> Self {
+        BoundServer { extension, ..self }
+    }
+
     /// Where gRPC, Flight SQL and gRPC-Web are served.
     pub fn grpc_addr(&self) -> SocketAddr {
         self.grpc_addr
@@ -258,7 +267,6 @@ impl BoundServer {
         let admission = InterceptorLayer::new(TenantInterceptor::new(
             self.sessions.clone(),
             self.keys.clone(),
-            Principal::trusted_network(),
             self.config.tenancy.anonymous_reads,
         ));
         let bindings = Bindings::new(self.sessions.clone(), self.transactions.clone());
@@ -290,9 +298,11 @@ impl BoundServer {
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
         let undescribed = |error| Error::internal("the services cannot be described", error);
-        Ok(Routes::new(admission.layer(sessions))
-            .add_service(admission.layer(catalogs))
-            .add_service(admission.layer(flight))
+        let authenticate = AuthenticateLayer::new(Arc::clone(&self.extension));
+        let admit = ServiceBuilder::new().layer(authenticate).layer(admission);
+        Ok(Routes::new(admit.service(sessions))
+            .add_service(admit.service(catalogs))
+            .add_service(admit.service(flight))
             // Health and reflection belong to no tenant.
             .add_service(health)
             .add_service(reflection().build_v1().map_err(undescribed)?)
@@ -314,6 +324,25 @@ impl BoundServer {
             None if !self.grpc_addr.ip().is_loopback() => SourceRegistration::Refused,
             Some(_) | None => SourceRegistration::Allowed,
         }
+    }
+}
+
+/// What authenticates by the settings.
+fn extension_of(config: &JammiConfig, engine: &Engine) -> Arc<dyn TenantExtension> {
+    let backend = engine.backend();
+    let methods = config.auth.methods.iter();
+    let extensions: Vec<_> = methods
+        .map(|method| -> Arc<dyn TenantExtension> {
+            match method {
+                AuthenticationMethod::ApiKey => {
+                    Arc::new(ApiKeys::new(backend.clone(), || SystemClock.now_ms()))
+                }
+            }
+        })
+        .collect();
+    match extensions.is_empty() {
+        true => Arc::new(DefaultTenantExtension::new(backend.clone())),
+        false => Arc::new(InOrder::new(extensions)),
     }
 }
 

@@ -36,11 +36,15 @@ impl Bindings {
     /// unbinds it.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] when the request names no session, and those of
-    /// [`SessionMap::bind`].
+    /// [`Error::InvalidArgument`] when the request names no session,
+    /// [`Error::PermissionDenied`] when its principal may not act as the tenant, and
+    /// those of [`SessionMap::bind`].
     pub async fn set(&self, admitted: &Admitted, tenant: Option<TenantId>) -> Result<()> {
         const UNBOUND: u64 = 0;
         let session = admitted.require_session()?;
+        if let Some(tenant) = tenant {
+            admitted.require_acting_for(tenant)?;
+        }
         let principal = admitted.principal();
         let generation = match tenant {
             Some(tenant) => self.map.bind(principal, session, tenant).await?.generation,

@@ -119,6 +119,10 @@ fn describe() {
             "Bindings forgotten for being idle",
         ),
         (
+            "jammi_authentication_failures_total",
+            "Requests without a credential that is accepted",
+        ),
+        (
             "jammi_session_refusals_total",
             "Bindings refused because of sessions.max",
         ),

@@ -6,10 +6,12 @@
 
 mod binding;
 mod id;
+mod principal;
 mod scope;
 mod session_key;
 
 pub use binding::TenantBinding;
 pub use id::{SessionId, TenantId};
-pub use scope::{Lane, Principal, Scope};
+pub use principal::{ActsFor, GLOBAL_WRITER, Principal};
+pub use scope::{Lane, Scope};
 pub use session_key::SessionKey;

@@ -1,9 +1,10 @@
 //! What one request may touch.
 
 use std::fmt;
-use std::sync::Arc;
 
+use super::principal::{GLOBAL_WRITER, Principal};
 use super::{SessionKey, TenantId};
+use crate::error::{Error, Result};
 
 /// The rows that belong to one tenant, or those shared by all
 /// (`tenant_id IS NULL`).
@@ -32,23 +33,6 @@ impl fmt::Display for Lane {
             Lane::Global => f.write_str("global"),
             Lane::Tenant(tenant) => write!(f, "tenant {tenant}"),
         }
-    }
-}
-
-/// Who is asking.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Principal(Arc<str>);
-
-impl Principal {
-    /// Whoever can reach the server or open the artifact directory, when
-    /// nothing authenticates.
-    pub fn trusted_network() -> Self {
-        Principal(Arc::from("trusted-network"))
-    }
-
-    /// The principal's stable name.
-    pub fn name(&self) -> &str {
-        &self.0
     }
 }
 
@@ -132,9 +116,26 @@ impl Scope {
         self.writable.tenant()
     }
 
-    /// The one lane that the request writes.
+    /// The one lane that the request writes, if it may: see
+    /// [`Scope::require_writing`].
     pub fn writable(&self) -> Lane {
         self.writable
+    }
+
+    /// Whether the request may write its lane. A tenant's rows are its own; those
+    /// that every tenant reads are written by whoever has the right.
+    ///
+    /// # Errors
+    /// [`Error::PermissionDenied`].
+    pub fn require_writing(&self) -> Result<()> {
+        match self.writable {
+            Lane::Tenant(_) => Ok(()),
+            Lane::Global if self.principal.has_role(GLOBAL_WRITER) => Ok(()),
+            Lane::Global => Err(Error::PermissionDenied(format!(
+                "what is shared by every tenant is written with the role {GLOBAL_WRITER}, which \
+                 the credential does not have: bind a tenant to write its own rows"
+            ))),
+        }
     }
 
     /// The lanes that the request reads, in the order in which names are

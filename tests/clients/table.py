@@ -32,6 +32,7 @@ CLIENTS = [
 FEATURES = {
     "connect": "calls and connections open and end, and options that are not the server's do no harm",
     "session": "a session is named by a header or cookie, bound to a tenant, and shared by the connections that send it",
+    "authentication": "a credential is sent, and what it does not act for is refused",
     "query": "statements run, and answer with rows",
     "parameters": "values are bound to `?` or `$1`",
     "prepared": "a statement is prepared once and run again",
@@ -68,13 +69,11 @@ anew from the last `make test`.
   name in every catalog, so a table cannot have the name of a source's. An index without a name becomes the column
   `__index_level_0__`: write with `index=False`. What the server says to a refused write is the `__cause__` of the error. Integers
   with NULLs are read as floats without `dtype_backend="pyarrow"`.
-- **polars** (2.1): `write_database` takes a connection (`engine="adbc"`), and commits by itself. Categories are refused: cast
-  them to `pl.String`. `iter_batches` gives the batches of the server, whatever `batch_size` is.
+- **polars** (2.1): `write_database` takes a connection (`engine="adbc"`), and commits by itself. `iter_batches`
+  gives the batches of the server, whatever `batch_size` is.
 - **Go, `database/sql`** (arrow-go 18.8): when the server fails in the middle of a result, the driver can end the rows early and
   report **no error**: use `flightsql.Client`, or check the number of rows. It cannot bind NULL, bytes, dates, timestamps,
   decimals, or integers other than BIGINT, nor read unsigned integers, lists, structs and intervals.
-- **Rust** (arrow-flight 59; not in the table): the client drops the stream of a `DoPut` before its trailers: do not bind
-  parameters more than about a thousand times on one connection.
 """
 
 

@@ -32,6 +32,7 @@ pub struct Client {
     pub flight: FlightServiceClient<Channel>,
     pub sessions: SessionServiceClient<Channel>,
     session: Option<&'static str>,
+    authorization: Option<String>,
 }
 
 impl Client {
@@ -44,6 +45,15 @@ impl Client {
             flight: FlightServiceClient::new(channel.clone()),
             sessions: SessionServiceClient::new(channel),
             session,
+            authorization: None,
+        }
+    }
+
+    /// The client as the holder of an API key.
+    pub fn holding(self, key: &str) -> Self {
+        Client {
+            authorization: Some(format!("Bearer {key}")),
+            ..self
         }
     }
 
@@ -59,6 +69,10 @@ impl Client {
         if let Some(session) = self.session {
             let session = MetadataValue::from_static(session);
             request.metadata_mut().insert("jammi-session-id", session);
+        }
+        if let Some(authorization) = &self.authorization {
+            let value = authorization.parse().unwrap();
+            request.metadata_mut().insert("authorization", value);
         }
         request
     }

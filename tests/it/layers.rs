@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 /// do not.
 const LAYERS: &[&[&str]] = &[
     &["tenant"],
-    &["policy", "auth", "backend"],
-    &["catalog", "audit"],
+    &["policy", "backend"],
+    &["auth", "catalog", "audit"],
     &["table", "source"],
     &["engine"],
     &["session"],

@@ -9,6 +9,7 @@
 
 #[path = "../../src/table/codec/tests/arrays.rs"]
 mod arrays;
+mod authentication;
 mod cancel;
 mod cli;
 mod cli_tables;

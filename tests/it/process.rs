@@ -145,7 +145,7 @@ async fn serve_says_where_it_listens_and_how_it_is_secured() {
     let (code, out, err) = server.end().await;
     assert_eq!(code, Some(0), "{err}");
     assert_eq!(out, "");
-    for text in ["nothing authenticates yet", "loopback", "sources.roots"] {
+    for text in ["nothing authenticates", "loopback", "sources.roots"] {
         assert!(err.contains(text), "{text}: {err}");
     }
     for secret in ["secret-session", ALICE] {

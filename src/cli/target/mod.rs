@@ -96,9 +96,14 @@ impl Target {
         Ok(Target::Embedded(Box::new(target)))
     }
 
-    /// Connects to a server, in a session of its own.
-    pub async fn remote(url: &ServerUrl, tenant: Option<TenantId>) -> Outcome<Self> {
-        let target = Remote::connect(url, tenant).await?;
+    /// Connects to a server, in a session of its own, as the holder of `api_key` if
+    /// there is one.
+    pub async fn remote(
+        url: &ServerUrl,
+        tenant: Option<TenantId>,
+        api_key: Option<&str>,
+    ) -> Outcome<Self> {
+        let target = Remote::connect(url, tenant, api_key).await?;
         Ok(Target::Remote(Box::new(target)))
     }
 

@@ -23,6 +23,7 @@ use tonic::{Request, Status};
 use uuid::Uuid;
 
 use super::super::failure::{Failure, Outcome, root_cause};
+use super::super::settings::API_KEY_VARIABLE;
 use super::{Rows, ServerUrl, TableRecord};
 use crate::engine::may_assign;
 use crate::server::proto::catalog::catalog_service_client::CatalogServiceClient;
@@ -47,7 +48,7 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// The largest message taken from a server.
 const MESSAGE_BYTES_MAX: usize = 256 << 20;
 
-type Wire = InterceptedService<Channel, SessionHeader>;
+type Wire = InterceptedService<Channel, Metadata>;
 
 /// A connection to a server, and the tenant that its session is bound to.
 pub struct Remote {
@@ -58,8 +59,13 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// Connects, in a new session that is bound to `tenant`.
-    pub async fn connect(url: &ServerUrl, tenant: Option<TenantId>) -> Outcome<Self> {
+    /// Connects, in a new session that is bound to `tenant`, as the holder of
+    /// `api_key` if there is one.
+    pub async fn connect(
+        url: &ServerUrl,
+        tenant: Option<TenantId>,
+        api_key: Option<&str>,
+    ) -> Outcome<Self> {
         let unreachable = |cause: String| {
             Failure::Connection(format!(
                 "cannot connect to {url}: {cause}: check the address and that the server runs"
@@ -73,7 +79,7 @@ impl Remote {
             .connect()
             .await
             .map_err(|error| unreachable(root_cause(&error)))?;
-        let wire = InterceptedService::new(channel, SessionHeader::new(Uuid::new_v4()));
+        let wire = InterceptedService::new(channel, Metadata::new(Uuid::new_v4(), api_key)?);
         let mut remote = Remote {
             sessions: SessionServiceClient::new(wire.clone()),
             catalog: CatalogServiceClient::new(wire.clone())
@@ -274,19 +280,33 @@ impl Remote {
 
 /// Puts the session's id on every call.
 #[derive(Clone)]
-struct SessionHeader(MetadataValue<Ascii>);
+struct Metadata {
+    session: MetadataValue<Ascii>,
+    authorization: Option<MetadataValue<Ascii>>,
+}
 
-impl SessionHeader {
-    fn new(id: Uuid) -> Self {
-        let value = MetadataValue::try_from(id.to_string());
-        SessionHeader(value.expect("a UUID's text is ASCII"))
+impl Metadata {
+    fn new(session: Uuid, api_key: Option<&str>) -> Outcome<Self> {
+        let session = MetadataValue::try_from(session.to_string());
+        let authorization = api_key
+            .map(|key| MetadataValue::try_from(format!("Bearer {key}")))
+            .transpose()
+            .map_err(|_| Failure::Usage(format!("{API_KEY_VARIABLE} holds no API key")))?;
+        Ok(Metadata {
+            session: session.expect("a UUID's text is ASCII"),
+            authorization,
+        })
     }
 }
 
-impl Interceptor for SessionHeader {
+impl Interceptor for Metadata {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        let id = self.0.clone();
-        request.metadata_mut().insert("jammi-session-id", id);
+        let session = self.session.clone();
+        let metadata = request.metadata_mut();
+        metadata.insert("jammi-session-id", session);
+        if let Some(authorization) = &self.authorization {
+            metadata.insert("authorization", authorization.clone());
+        }
         Ok(request)
     }
 }

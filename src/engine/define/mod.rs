@@ -220,6 +220,7 @@ pub(super) async fn run(
     parameters: &[ScalarValue],
     within: Option<&SessionTransaction>,
 ) -> Result<()> {
+    scope.require_writing()?;
     match define {
         Define::Nothing => Ok(()),
         Define::CreateTable(create) => match &create.rows {

@@ -72,6 +72,7 @@ pub(in crate::engine) async fn run(
     checks: &Arc<RowChecks>,
     within: Option<&SessionTransaction>,
 ) -> Result<Written> {
+    query.scope.require_writing()?;
     let backend = query.engine.backend();
     if !write.relation.is_seen_by(query.scope) {
         return Err(Error::internal(

@@ -14,6 +14,7 @@ use futures::stream;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::auth::{AuthenticationError, Credentials};
 use crate::error::Error;
 use crate::server::status::to_status;
 use crate::server::tenant::Admitted;
@@ -30,14 +31,23 @@ impl FlightService for FlightServer {
     type ListActionsStream = Answers<ActionType>;
     type DoExchangeStream = MessageStream;
 
-    /// Nothing authenticates, so every credential is as good as none. Clients that
-    /// send one wait for a token all the same, and fail without it.
+    /// Gives a client that has sent a user and a password the token to go on with.
+    /// Where nothing authenticates every credential is as good as none, and clients
+    /// that send one wait for a token all the same, and fail without it.
     async fn handshake(
         &self,
-        _request: Request<Streaming<HandshakeRequest>>,
+        request: Request<Streaming<HandshakeRequest>>,
     ) -> Result<Response<Self::HandshakeStream>, Status> {
+        let credentials = Credentials::new(request.metadata().as_ref(), None);
+        let token = credentials
+            .token()
+            .map_err(|error| Status::unauthenticated(error.to_string()))?;
+        let token = match token {
+            Some(token) => MetadataValue::try_from(format!("Bearer {token}"))
+                .map_err(|_| Status::unauthenticated(AuthenticationError::Refused.to_string()))?,
+            None => MetadataValue::from_static("Bearer none"),
+        };
         let mut response = Response::new(one(HandshakeResponse::default()));
-        let token = MetadataValue::from_static("Bearer none");
         response.metadata_mut().insert("authorization", token);
         Ok(response)
     }

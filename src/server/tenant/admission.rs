@@ -2,9 +2,8 @@
 //! cookies, becomes an [`Admitted`], or the request is refused.
 //!
 //! Invariant: a header that cannot be read is an error, never "no session", and so
-//! are two that name two sessions.
-//! Credentials are not looked at: nothing authenticates, and clients send
-//! `authorization` headers that mean nothing.
+//! are two that name two sessions. Who asks is known before: credentials are not
+//! looked at here.
 
 use std::str::FromStr;
 
@@ -30,6 +29,8 @@ pub struct Admitted {
     session: Option<SessionId>,
     keys: SessionKeys,
     tenant: Option<TenantId>,
+    /// Whether the session is bound to a tenant that its principal may act as no more.
+    is_withdrawn: bool,
     generation: u64,
     anonymous_reads: bool,
     connection: Option<ConnectionId>,
@@ -57,8 +58,12 @@ impl Admitted {
     ///
     /// # Errors
     /// [`Error::FailedPrecondition`] when no tenant is bound and the server
-    /// does not allow that.
+    /// does not allow that, and [`Error::PermissionDenied`] when the principal may not
+    /// act as the one that is.
     pub fn scope(&self) -> Result<Scope> {
+        if self.is_withdrawn {
+            return Err(not_ones_own());
+        }
         let scope = match self.tenant {
             Some(tenant) => Ok(Scope::tenant_bound(self.principal.clone(), tenant)),
             None if self.anonymous_reads => Ok(Scope::global(self.principal.clone())),
@@ -72,7 +77,7 @@ impl Admitted {
 
     /// Whether the request has a scope.
     pub(in crate::server) fn has_scope(&self) -> bool {
-        self.tenant.is_some() || self.anonymous_reads
+        !self.is_withdrawn && (self.tenant.is_some() || self.anonymous_reads)
     }
 
     /// What a statement that does nothing but bind the session is planned and sealed
@@ -136,6 +141,18 @@ impl Admitted {
         self.connection
     }
 
+    /// Whether the session may be bound to `tenant`.
+    ///
+    /// # Errors
+    /// [`Error::PermissionDenied`], in the same words whether or not there is such a
+    /// tenant.
+    pub(in crate::server) fn require_acting_for(&self, tenant: TenantId) -> Result<()> {
+        match self.principal.acts_for(tenant) {
+            true => Ok(()),
+            false => Err(not_ones_own()),
+        }
+    }
+
     /// The session, for what makes no sense without one.
     ///
     /// # Errors
@@ -156,34 +173,34 @@ impl Admitted {
 pub struct TenantInterceptor {
     sessions: SessionMap,
     keys: SessionKeys,
-    principal: Principal,
     anonymous_reads: bool,
+}
+
+fn not_ones_own() -> Error {
+    Error::PermissionDenied(
+        "the credential does not act for the tenant: bind one that it acts for".into(),
+    )
 }
 
 impl TenantInterceptor {
     /// Admits by the bindings of `sessions`, each of which has its key of `keys`.
     /// `anonymous_reads` says whether a request without a binding has a scope at
     /// all.
-    pub fn new(
-        sessions: SessionMap,
-        keys: SessionKeys,
-        principal: Principal,
-        anonymous_reads: bool,
-    ) -> Self {
+    pub fn new(sessions: SessionMap, keys: SessionKeys, anonymous_reads: bool) -> Self {
         TenantInterceptor {
             sessions,
             keys,
-            principal,
             anonymous_reads,
         }
     }
 
-    /// What a request with this metadata is admitted as.
+    /// What a request of `principal` with this metadata is admitted as: bound as its
+    /// session is, or else to the one tenant that the principal acts as.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] when the session's header or cookie cannot be
     /// read, or they name two sessions.
-    pub fn admit(&self, metadata: &MetadataMap) -> Result<Admitted> {
+    pub fn admit(&self, principal: &Principal, metadata: &MetadataMap) -> Result<Admitted> {
         let is_of_page = cookie::is_of_page(metadata);
         let mut session = session_of(metadata)?;
         if !is_of_page {
@@ -198,15 +215,19 @@ impl TenantInterceptor {
         }
         let bound = session
             .as_ref()
-            .and_then(|session| self.sessions.binding(&self.principal, session));
+            .and_then(|session| self.sessions.binding(principal, session));
         if let Some(session) = &session {
-            self.keys.used(&self.principal, session);
+            self.keys.used(principal, session);
         }
+        let tenant = bound.map(|bound| bound.tenant);
+        let tenant = tenant.or_else(|| principal.only_tenant());
+        let is_withdrawn = tenant.is_some_and(|tenant| !principal.acts_for(tenant));
         Ok(Admitted {
-            principal: self.principal.clone(),
+            principal: principal.clone(),
             session,
             keys: self.keys.clone(),
-            tenant: bound.map(|bound| bound.tenant),
+            tenant: tenant.filter(|_| !is_withdrawn),
+            is_withdrawn,
             generation: bound.map_or(0, |bound| bound.generation),
             anonymous_reads: self.anonymous_reads,
             connection: None,
@@ -218,13 +239,23 @@ impl TenantInterceptor {
 
 impl Interceptor for TenantInterceptor {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        let mut admitted = self
-            .admit(request.metadata())
+        let principal = request.extensions().get::<Principal>();
+        let mut admitted = principal
+            .ok_or_else(unauthenticated)
+            .and_then(|principal| self.admit(principal, request.metadata()))
             .map_err(|error| to_status(&error))?;
         let connection = request.extensions().get::<ConnectionInfo>();
         admitted.connection = connection.map(|connection| connection.id);
         request.extensions_mut().insert(admitted);
         Ok(request)
+    }
+}
+
+/// Nothing is admitted that nobody has asked who it is.
+fn unauthenticated() -> Error {
+    Error::Internal {
+        message: "the request was not authenticated".into(),
+        source: None,
     }
 }
 

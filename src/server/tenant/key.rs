@@ -6,12 +6,13 @@
 use std::borrow::Borrow;
 use std::hash::{Hash, Hasher};
 
-use crate::tenant::{Principal, SessionId};
+use crate::tenant::SessionId;
 
-/// A session of a principal.
+/// A session of a principal, by the principal's name: what it may do may change while
+/// its sessions last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SessionKey {
-    pub principal: Principal,
+    pub principal: String,
     pub session: SessionId,
 }
 
@@ -25,12 +26,12 @@ impl Hash for SessionKey {
 
 /// What a key is made of, borrowed.
 pub(super) trait KeyParts {
-    fn principal(&self) -> &Principal;
+    fn principal(&self) -> &str;
     fn session(&self) -> &SessionId;
 }
 
 impl KeyParts for SessionKey {
-    fn principal(&self) -> &Principal {
+    fn principal(&self) -> &str {
         &self.principal
     }
 
@@ -39,8 +40,8 @@ impl KeyParts for SessionKey {
     }
 }
 
-impl KeyParts for (&Principal, &SessionId) {
-    fn principal(&self) -> &Principal {
+impl KeyParts for (&str, &SessionId) {
+    fn principal(&self) -> &str {
         self.0
     }
 

@@ -55,15 +55,13 @@ pub struct Swept {
 }
 
 impl SessionMap {
-    /// The bindings in `store` that belong to `principal` and are not idle,
-    /// with the task that writes further ones. The task ends once every clone
-    /// of the map is gone.
+    /// The bindings in `store` that are not idle, with the task that writes further
+    /// ones. The task ends once every clone of the map is gone.
     ///
     /// # Errors
     /// The store's.
     pub async fn open(
         store: Arc<dyn BindingStore>,
-        principal: &Principal,
         limits: &SessionsConfig,
         clock: Arc<dyn Clock>,
     ) -> Result<SessionMap> {
@@ -77,10 +75,10 @@ impl SessionMap {
         });
         let mut expired = Vec::new();
         for stored in store.load().await? {
-            let Some((session, tenant)) = stored.parse(principal) else {
+            let Some((session, tenant)) = stored.parse() else {
                 continue;
             };
-            let principal = principal.clone();
+            let principal = stored.principal;
             if shared.is_idle(stored.last_used_ms, shared.clock.now_ms()) {
                 expired.push(Change::Remove { principal, session });
                 continue;
@@ -99,7 +97,7 @@ impl SessionMap {
 
     /// What `session` of `principal` is bound to, which counts as using it.
     pub fn binding(&self, principal: &Principal, session: &SessionId) -> Option<Bound> {
-        self.shared.look_up(&(principal, session))
+        self.shared.look_up(&(principal.name(), session))
     }
 
     /// Binds `session` to `tenant`. A binding to the same tenant stays as it
@@ -118,7 +116,7 @@ impl SessionMap {
     ) -> Result<Bound> {
         let (reply, answer) = oneshot::channel();
         let key = SessionKey {
-            principal: principal.clone(),
+            principal: principal.name().to_owned(),
             session: session.clone(),
         };
         self.send(Command::Bind { key, tenant, reply }).await?;
@@ -132,7 +130,7 @@ impl SessionMap {
     pub async fn clear(&self, principal: &Principal, session: &SessionId) -> Result<()> {
         let (reply, answer) = oneshot::channel();
         let key = SessionKey {
-            principal: principal.clone(),
+            principal: principal.name().to_owned(),
             session: session.clone(),
         };
         self.send(Command::Clear { key, reply }).await?;

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use async_trait::async_trait;
 
 use crate::backend::{Backend, BackendError};
-use crate::tenant::{Principal, SessionId, TenantId};
+use crate::tenant::{SessionId, TenantId};
 
 /// A binding as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,8 +29,8 @@ pub struct StoredBinding {
 pub enum Change {
     /// Stores a binding in place of the session's earlier one.
     Put {
-        /// Whose session it is.
-        principal: Principal,
+        /// The name of the principal whose session it is.
+        principal: String,
         /// The session.
         session: SessionId,
         /// The tenant that it is bound to.
@@ -40,8 +40,8 @@ pub enum Change {
     },
     /// Notes when a session was last used.
     Touch {
-        /// Whose session it is.
-        principal: Principal,
+        /// The name of the principal whose session it is.
+        principal: String,
         /// The session.
         session: SessionId,
         /// Unix time in milliseconds.
@@ -49,8 +49,8 @@ pub enum Change {
     },
     /// Forgets a session's binding.
     Remove {
-        /// Whose session it is.
-        principal: Principal,
+        /// The name of the principal whose session it is.
+        principal: String,
         /// The session.
         session: SessionId,
     },
@@ -130,12 +130,7 @@ fn apply(connection: &rusqlite::Connection, change: &Change) -> rusqlite::Result
                  tenant_id = excluded.tenant_id, bound_at_ms = excluded.bound_at_ms, \
                  last_used_ms = excluded.last_used_ms",
             )?
-            .execute((
-                principal.name(),
-                session.as_str(),
-                tenant.to_string(),
-                bound_at_ms,
-            ))?,
+            .execute((principal, session.as_str(), tenant.to_string(), bound_at_ms))?,
         Change::Touch {
             principal,
             session,
@@ -145,23 +140,19 @@ fn apply(connection: &rusqlite::Connection, change: &Change) -> rusqlite::Result
                 "UPDATE session_bindings SET last_used_ms = max(last_used_ms, ?3) \
                  WHERE principal = ?1 AND session_id = ?2",
             )?
-            .execute((principal.name(), session.as_str(), last_used_ms))?,
+            .execute((principal, session.as_str(), last_used_ms))?,
         Change::Remove { principal, session } => connection
             .prepare_cached(
                 "DELETE FROM session_bindings WHERE principal = ?1 AND session_id = ?2",
             )?
-            .execute((principal.name(), session.as_str()))?,
+            .execute((principal, session.as_str()))?,
     };
     Ok(())
 }
 
 impl StoredBinding {
-    /// The binding in the types that the map holds, if it is one of
-    /// `principal`'s and well-formed.
-    pub(super) fn parse(&self, principal: &Principal) -> Option<(SessionId, TenantId)> {
-        if self.principal != principal.name() {
-            return None;
-        }
+    /// The binding in the types that the map holds, if it is well-formed.
+    pub(super) fn parse(&self) -> Option<(SessionId, TenantId)> {
         let session = SessionId::from_str(&self.session_id).ok()?;
         let tenant = TenantId::from_str(&self.tenant_id).ok()?;
         Some((session, tenant))

@@ -71,8 +71,8 @@ impl BindingStore for MemoryStore {
         self.commits.fetch_add(1, Ordering::SeqCst);
         let mut rows = self.rows.lock();
         for change in changes {
-            let key = |principal: &Principal, session: &SessionId| {
-                (principal.name().to_owned(), session.as_str().to_owned())
+            let key = |principal: &str, session: &SessionId| {
+                (principal.to_owned(), session.as_str().to_owned())
             };
             match change {
                 Change::Put {
@@ -82,7 +82,7 @@ impl BindingStore for MemoryStore {
                     bound_at_ms,
                 } => {
                     let row = StoredBinding {
-                        principal: principal.name().to_owned(),
+                        principal: principal.clone(),
                         session_id: session.as_str().to_owned(),
                         tenant_id: tenant.to_string(),
                         bound_at_ms,
@@ -129,7 +129,7 @@ impl Fixture {
             ..SessionsConfig::default()
         };
         let who = Principal::trusted_network();
-        let map = SessionMap::open(store.clone(), &who, &limits, clock.clone())
+        let map = SessionMap::open(store.clone(), &limits, clock.clone())
             .await
             .unwrap();
         Fixture {
@@ -331,10 +331,10 @@ async fn a_session_has_one_key_that_no_other_process_gives_it() {
     let fixture = Fixture::new(10).await;
     let admit = |keys: &SessionKeys, session: &str| {
         let map = fixture.map.clone();
-        let admission = TenantInterceptor::new(map, keys.clone(), fixture.who.clone(), true);
+        let admission = TenantInterceptor::new(map, keys.clone(), true);
         let mut metadata = MetadataMap::new();
         metadata.insert(SESSION_HEADER, session.parse().unwrap());
-        admission.admit(&metadata).unwrap()
+        admission.admit(&fixture.who, &metadata).unwrap()
     };
     let (one, other) = (keys(), keys());
     let key = |keys, session| admit(keys, session).scope().unwrap().session();
@@ -351,20 +351,24 @@ async fn a_session_that_is_not_used_loses_its_temporary_tables() {
     let fixture = Fixture::new(10).await;
     let temporary = TemporarySessions::new(Uuid::new_v4());
     let keys = keys_over(temporary.clone(), fixture.clock.clone());
-    let admission = TenantInterceptor::new(fixture.map.clone(), keys, fixture.who.clone(), true);
+    let admission = TenantInterceptor::new(fixture.map.clone(), keys, true);
     let mut metadata = MetadataMap::new();
     metadata.insert(SESSION_HEADER, "s1".parse().unwrap());
-    let scope = admission.admit(&metadata).unwrap().scope().unwrap();
+    let scope = admission
+        .admit(&fixture.who, &metadata)
+        .unwrap()
+        .scope()
+        .unwrap();
     let now_ms = fixture.clock.now_ms();
     let owner = temporary.claim(scope.session().unwrap(), Lane::Global, now_ms);
     // Any request of it counts, and one that comes too late finds nothing.
     fixture.clock.advance_ms(IDLE_TIMEOUT_MS);
-    admission.admit(&metadata).unwrap();
+    admission.admit(&fixture.who, &metadata).unwrap();
     fixture.clock.advance_ms(IDLE_TIMEOUT_MS);
-    admission.admit(&metadata).unwrap();
+    admission.admit(&fixture.who, &metadata).unwrap();
     assert_eq!(temporary.owner(&scope), Some(owner));
     fixture.clock.advance_ms(IDLE_TIMEOUT_MS + 1);
-    admission.admit(&metadata).unwrap();
+    admission.admit(&fixture.who, &metadata).unwrap();
     assert_eq!(temporary.owner(&scope), None);
     assert_eq!(temporary.ended(), [(owner, Lane::Global)]);
 }
@@ -403,24 +407,24 @@ fn a_session_is_closed_by_the_last_connection_that_made_a_table_in_it() {
 #[tokio::test]
 async fn admission_freezes_what_is_bound() {
     let fixture = Fixture::new(10).await;
-    let strict = TenantInterceptor::new(fixture.map.clone(), keys(), fixture.who.clone(), false);
-    let open = TenantInterceptor::new(fixture.map.clone(), keys(), fixture.who.clone(), true);
+    let strict = TenantInterceptor::new(fixture.map.clone(), keys(), false);
+    let open = TenantInterceptor::new(fixture.map.clone(), keys(), true);
     let mut metadata = MetadataMap::new();
 
-    let nobody = strict.admit(&metadata).unwrap();
+    let nobody = strict.admit(&fixture.who, &metadata).unwrap();
     assert!(matches!(nobody.scope(), Err(Error::FailedPrecondition(_))));
     assert!(matches!(
         nobody.require_session(),
         Err(Error::InvalidArgument(_))
     ));
-    let anyone = open.admit(&metadata).unwrap();
+    let anyone = open.admit(&fixture.who, &metadata).unwrap();
     assert_eq!(anyone.scope().unwrap().readable(), [Lane::Global]);
 
     metadata.insert(SESSION_HEADER, "s1".parse().unwrap());
     let bound = fixture.bind("s1", ALICE).await.unwrap();
-    let earlier = strict.admit(&metadata).unwrap();
+    let earlier = strict.admit(&fixture.who, &metadata).unwrap();
     fixture.bind("s1", BOB).await.unwrap();
-    let later = strict.admit(&metadata).unwrap();
+    let later = strict.admit(&fixture.who, &metadata).unwrap();
     assert_eq!(earlier.scope().unwrap().tenant(), Some(bound.tenant));
     assert_eq!(earlier.generation(), bound.generation);
     assert_eq!(later.tenant().map(|t| t.to_string()).as_deref(), Some(BOB));

@@ -1,5 +1,5 @@
 // The real server, as a process of its own on free loopback ports, with its data in a temporary directory.
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { createWriteStream } from "node:fs";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
@@ -17,6 +17,11 @@ export const DEADLINE_MS = 120_000;
 function environment(more: Record<string, string>): NodeJS.ProcessEnv {
   const kept = Object.entries(process.env).filter(([name]) => !/^(JAMMI|AWS)_/.test(name));
   return { ...Object.fromEntries(kept), RUST_BACKTRACE: "0", ...more };
+}
+
+/** What the command writes to stdout. */
+export function jammi(...words: string[]): string {
+  return execFileSync(JAMMI, words, { encoding: "utf8", env: environment({}), stdio: ["ignore", "pipe", "pipe"] });
 }
 
 export class Server {
@@ -52,6 +57,11 @@ export class Server {
     }
     started.stdout.resume();
     return new Server(started, directory, url, http);
+  }
+
+  /** The directory that the server works on. */
+  get data(): string {
+    return join(this.directory, "data");
   }
 
   get address(): string {

@@ -1,0 +1,122 @@
+"""API keys, as clients send them and as operators make them."""
+
+import json
+
+import adbc_driver_flightsql.dbapi
+import grpc
+import pytest
+from connecting import ADBC_HEADER, SESSION_HEADER
+from jammi.v1.session.session_pb2 import GetTenantRequest, SetTenantRequest, Tenant
+from jammi.v1.session.session_pb2_grpc import SessionServiceStub
+from serving import jammi
+
+AUTHORIZATION = "adbc.flight.sql.authorization_header"
+
+
+@pytest.fixture
+def guarded(start):
+    """A server that asks for keys, and logs all that it can."""
+    return start("data", env={"JAMMI_AUTH__METHODS": "api_key", "JAMMI_LOG__FILTER": "trace"})
+
+
+def make(server, user, *flags):
+    made = jammi("--artifact-dir", server.artifact_dir, "keys", "create", user, *flags)
+    return made.stdout.strip()
+
+
+def rows(server, options, sql):
+    with adbc_driver_flightsql.dbapi.connect(
+        server.url, options, autocommit=True
+    ) as connection, connection.cursor() as cursor:
+        cursor.execute(sql)
+        return cursor.fetchall()
+
+
+@pytest.mark.feature("adbc (Python)", "authentication")
+def test_two_tenants_read_their_own_by_token_and_by_password(guarded, alice, bob):
+    keys = {
+        "alice": make(guarded, "alice", "--acts-for", alice),
+        "bob": make(guarded, "bob", "--acts-for", bob),
+    }
+    for user, key in keys.items():
+        token = {AUTHORIZATION: f"Bearer {key}"}
+        for sql in ["CREATE TABLE t (word TEXT)", f"INSERT INTO t VALUES ('of {user}')"]:
+            rows(guarded, token, sql)
+    for user, key in keys.items():
+        for options in (
+            {AUTHORIZATION: f"Bearer {key}"},
+            {"username": user, "password": key},
+        ):
+            assert rows(guarded, options, "SELECT word FROM t") == [(f"of {user}",)]
+            named = {**options, ADBC_HEADER: "one-id-for-both"}
+            assert rows(guarded, named, "SELECT word FROM t") == [(f"of {user}",)]
+    for options in (
+        {},
+        {AUTHORIZATION: "Bearer none"},
+        {AUTHORIZATION: f"Bearer {keys['bob'][:-1]}x"},
+        {"username": "alice", "password": keys["bob"]},
+        {"username": "alice", "password": "secret"},
+    ):
+        with pytest.raises(adbc_driver_flightsql.dbapi.Error) as refused:
+            rows(guarded, options, "SELECT word FROM t")
+        assert "UNAUTHENTICATED" in str(refused.value).upper()
+        assert "of bob" not in str(refused.value)
+
+
+@pytest.mark.feature("grpcio", "authentication")
+def test_a_session_is_bound_to_what_its_key_acts_for(guarded, alice, bob):
+    key = make(guarded, "alice", "--acts-for", alice)
+    with grpc.insecure_channel(guarded.address) as channel:
+        sessions = SessionServiceStub(channel)
+        metadata = [(SESSION_HEADER, "s"), ("authorization", f"Bearer {key}")]
+        assert sessions.GetTenant(GetTenantRequest(), metadata=metadata).tenant.id == alice
+        with pytest.raises(grpc.RpcError) as denied:
+            sessions.SetTenant(SetTenantRequest(tenant=Tenant(id=bob)), metadata=metadata)
+        assert denied.value.code() == grpc.StatusCode.PERMISSION_DENIED
+        with pytest.raises(grpc.RpcError) as unknown:
+            sessions.GetTenant(GetTenantRequest(), metadata=metadata[:1])
+        assert unknown.value.code() == grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_keys_are_made_shown_replaced_and_revoked_beside_the_server(guarded, alice):
+    def query(key, code=0):
+        env = {"JAMMI_API_KEY": key} if key else {}
+        return jammi(
+            "--url", guarded.url, "query", "--format", "csv", "SELECT 1 AS one", env=env, code=code
+        )
+
+    def keys(*arguments):
+        return jammi("--artifact-dir", guarded.artifact_dir, "keys", *arguments)
+
+    first = make(guarded, "alice", "--acts-for", alice)
+    assert query(first).stdout == "one\n1\n"
+    assert "send one in its metadata `authorization`" in query(None, code=1).stderr
+    second = keys("rotate", first.split("_")[1]).stdout.strip()
+    assert "not accepted" in query(first, code=1).stderr
+    assert query(second).stdout == "one\n1\n"
+    keys("revoke", second.split("_")[1])
+    assert "not accepted" in query(second, code=1).stderr
+
+    listed = keys("list", "--format", "ndjson").stdout
+    found = [json.loads(line) for line in listed.splitlines()]
+    assert [key["id"] for key in found] == [first.split("_")[1], second.split("_")[1]]
+    assert [(key["user"], key["acts_for"]) for key in found] == [("alice", alice)] * 2
+    again = jammi(
+        "--artifact-dir", guarded.artifact_dir, "keys", "revoke", second.split("_")[1], code=1
+    )
+    assert "no API key" in again.stderr
+    remote = jammi("--url", guarded.url, "keys", "list", code=2)
+    assert "--artifact-dir" in remote.stderr
+
+    # Secrets are nowhere but with their holders.
+    guarded.stop()
+    shown = [listed, guarded.log.read_text(errors="replace")]
+    shown += [
+        path.read_bytes().decode("latin-1")
+        for path in guarded.artifact_dir.rglob("*")
+        if path.is_file()
+    ]
+    shown.append(jammi("config", "show", env={"JAMMI_API_KEY": first}).stdout)
+    for key in (first, second):
+        secret = key.split("_")[2]
+        assert not any(secret in text for text in shown)
