@@ -3,6 +3,7 @@
 use datafusion::sql::sqlparser::ast::{self, Expr, Ident, ObjectName, SetExpr, TableObject};
 
 use super::fitting::for_columns;
+use super::outputs::name_apart;
 use super::{OnConflict, Returning, Source, TARGET, Write, quoted, refuse_if};
 use crate::catalog::TableDefinition;
 use crate::engine::define::folded;
@@ -83,7 +84,8 @@ pub(super) fn take_apart(insert: ast::Insert, resolver: &Resolver<'_>) -> Result
         write.returning = Some(returning);
     }
     let (columns, source) = match source {
-        Some(source) => {
+        Some(mut source) => {
+            name_apart(&mut source.body);
             let columns = match columns.is_empty() {
                 true => implied_columns(definition, &source, resolver)?,
                 false => columns,

@@ -19,6 +19,7 @@ mod direct;
 mod fitting;
 mod insert;
 mod merge;
+mod outputs;
 mod returning;
 mod run;
 

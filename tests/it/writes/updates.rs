@@ -268,3 +268,57 @@ async fn keys_are_told() {
         assert_eq!(alice.rows(&none).await.unwrap().num_rows(), 0);
     }
 }
+
+/// Symptom: "Projections require unique expression names" of an INSERT, whose columns
+/// are told by their places.
+#[tokio::test]
+async fn a_source_may_yield_one_name_twice() {
+    let (server, mut alice, mut bob) = world().await;
+    with_tables(&mut alice, &mut bob).await;
+    bob.update("INSERT INTO t VALUES (1, 'canary')")
+        .await
+        .unwrap();
+    for (sql, rows) in [
+        ("INSERT INTO t SELECT 1 AS a, 2 AS a", "1|2"),
+        (
+            "INSERT INTO t SELECT value, CAST(value AS TEXT) FROM generate_series(2, 3) s(value) \
+             ORDER BY value DESC",
+            "1|2 2|2 3|3",
+        ),
+        (
+            "INSERT INTO t (id, word) SELECT id + 10, word AS id FROM t WHERE id = 1",
+            "1|2 2|2 3|3 11|2",
+        ),
+        (
+            "INSERT INTO t SELECT x.id + 20, y.id FROM t x JOIN t y ON x.id = y.id WHERE x.id = 1 \
+             UNION ALL SELECT 30, 30",
+            "1|2 2|2 3|3 11|2 21|1 30|30",
+        ),
+        (
+            "INSERT INTO t (word, id, tenant_id) SELECT word, id + 40, tenant_id FROM \
+             (SELECT * FROM t WHERE id = 1)",
+            "1|2 2|2 3|3 11|2 21|1 30|30 41|2",
+        ),
+        (
+            "INSERT INTO t (id, word) SELECT s.*, s.value FROM generate_series(50, 50) s(value)",
+            "1|2 2|2 3|3 11|2 21|1 30|30 41|2 50|50",
+        ),
+    ] {
+        alice.update(sql).await.unwrap();
+        assert_eq!(
+            alice.shows("SELECT id, word FROM t ORDER BY id").await,
+            rows
+        );
+    }
+    // A query's names are what its answer is read by.
+    refused(
+        alice.query("SELECT 1 AS a, 2 AS a").await,
+        Code::InvalidArgument,
+        "unique",
+    );
+    let hers = alice.shows("SELECT word FROM t").await;
+    assert!(!hers.contains("canary"), "{hers}");
+    let his = bob.shows("SELECT id, word FROM t").await;
+    assert_eq!(his, "1|canary");
+    server.stop().await;
+}
