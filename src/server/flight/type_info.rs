@@ -5,7 +5,7 @@ use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use arrow_flight::sql::metadata::{XdbcTypeInfo, XdbcTypeInfoData, XdbcTypeInfoDataBuilder};
 use arrow_flight::sql::{Nullable, Searchable, XdbcDataType, XdbcDatetimeSubcode};
 
-use crate::engine::{MUTABLE_CATALOG, TableEntry, type_name};
+use crate::engine::{LOCAL_TEMPORARY, MUTABLE_CATALOG, TableEntry, type_name};
 use crate::error::{Error, Result};
 
 use super::wire;
@@ -59,7 +59,8 @@ fn described(table: &TableEntry, field: &Field) -> Field {
     let flag = |set: bool| String::from(if set { "1" } else { "0" });
     tell("IS_AUTO_INCREMENT", flag(false));
     tell("IS_CASE_SENSITIVE", flag(data_type.is_string()));
-    let is_stored = table.catalog == MUTABLE_CATALOG && table.kind == "TABLE";
+    let is_stored =
+        table.catalog == MUTABLE_CATALOG && matches!(table.kind, "TABLE" | LOCAL_TEMPORARY);
     tell("IS_READ_ONLY", flag(!is_stored));
     tell("IS_SEARCHABLE", flag(true));
     field.clone().with_metadata(metadata)
@@ -319,6 +320,33 @@ mod tests {
         assert_eq!(told(1, "PRECISION"), None);
         assert_eq!(told(2, "SCALE").unwrap(), "2");
         assert_eq!(told(3, "PRECISION").unwrap(), "26");
+    }
+
+    /// Symptom: the columns of a session's own temporary tables were told to be read
+    /// only.
+    #[test]
+    fn columns_of_what_can_be_written_say_so() {
+        for (catalog, kind, read_only) in [
+            ("mutable", "TABLE", "0"),
+            ("mutable", LOCAL_TEMPORARY, "0"),
+            ("mutable", "VIEW", "1"),
+            ("inbox", "TABLE", "1"),
+            ("jammi", "SYSTEM TABLE", "1"),
+        ] {
+            let table = TableEntry {
+                catalog: catalog.into(),
+                schema: "public".into(),
+                name: "t".into(),
+                kind,
+                arrow_schema: Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, true)])),
+            };
+            let schema = table_schema(&table);
+            let metadata = schema.field(0).metadata();
+            let told = |key: &str| metadata[&format!("ARROW:FLIGHT:SQL:{key}")].as_str();
+            assert_eq!(told("IS_READ_ONLY"), read_only, "{catalog} {kind}");
+            assert_eq!(told("IS_SEARCHABLE"), "1");
+            assert_eq!(told("IS_AUTO_INCREMENT"), "0");
+        }
     }
 
     #[test]
