@@ -11,5 +11,7 @@ export default defineConfig({
     assetsInlineLimit: 0,
     modulePreload: false,
     chunkSizeWarningLimit: 1000,
+    // What is bundled is passed on with its licences.
+    license: { fileName: "licenses.txt" },
   },
 });

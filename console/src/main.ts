@@ -226,6 +226,7 @@ document.body.append(
     keyBar.element,
     tenant.element,
     h("span", { class: "server", title: "Where this page calls" }, server.url.replace(/^https?:\/\//, "")),
+    h("a", { class: "licences", attrs: { href: "licenses.txt" } }, "Licences"),
   ),
   h(
     "main",

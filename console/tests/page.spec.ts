@@ -1,4 +1,5 @@
 // The page itself: who may have it, what it may do, and whether everybody can use it.
+import { readFileSync } from "node:fs";
 import { AxeBuilder } from "@axe-core/playwright";
 import { ALICE, expect, Server, Tab, test } from "./fixtures.ts";
 
@@ -34,6 +35,19 @@ test("the root leads to the console, and other pages are as they were", async ({
 
 test("the page works by each name of this machine, and by no other", async ({ context, server }) => {
   const tab = await Tab.open(context, server);
+test("what others wrote of the page is there with its licences", async ({ tab, server }) => {
+  const link = tab.page.getByRole("link", { name: "Licences" });
+  await expect(link).toHaveAttribute("href", "licenses.txt");
+  const answer = await fetch(`${server.http}/console/licenses.txt`);
+  expect(answer.headers.get("content-type")).toBe("text/plain; charset=utf-8");
+  const text = await answer.text();
+  const declared = JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8"));
+  for (const [name, version] of Object.entries(declared.dependencies)) {
+    expect(text).toContain(`## ${name} - ${version} (`);
+  }
+  expect(text).toContain("Apache License");
+});
+
   await tab.page.goto(`${server.http.replace("127.0.0.1", "localhost")}/console/`);
   await expect(tab.catalog.getByText("notes")).toBeVisible();
   // Whoever owns a name may let it mean this machine.

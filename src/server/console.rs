@@ -60,6 +60,7 @@ pub(super) fn origins(listen: &str, bound: SocketAddr) -> Vec<String> {
     if bound.ip().is_loopback() || bound.ip().is_unspecified() {
         let loopback = [
             IpAddr::from(Ipv4Addr::LOCALHOST),
+        .route("/console/licenses.txt", get(licences))
             IpAddr::from(Ipv6Addr::LOCALHOST),
         ];
         hosts.push("localhost".to_owned());
@@ -164,6 +165,18 @@ mod tests {
                     "http://127.0.0.1:50052",
                     "http://[::1]:50052",
                     "http://localhost:50052",
+/// The licences of what the page's files have in them of others.
+async fn licences() -> Response {
+    let Some(EmbeddedFile { data, .. }) = Files::get("licenses.txt") else {
+        return (StatusCode::NOT_FOUND, "the console has no such file\n").into_response();
+    };
+    let headers = [
+        (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
+    (headers, hardening(), data.into_owned()).into_response()
+}
+
                 ],
             ),
             (
