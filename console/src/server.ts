@@ -19,10 +19,15 @@ export interface Catalog {
   tables: Table[];
 }
 
-/** Where gRPC-Web is: on this page's host, at the port that the server wrote into the page. */
+/** Where gRPC-Web is: where the server wrote into the page, else on this page's host at the port that it wrote. */
 export function grpcUrl(): string {
-  const written = document.querySelector<HTMLMetaElement>('meta[name="jammi-grpc-port"]')?.content ?? "";
-  const port = /^\d+$/.test(written) ? written : DEFAULT_PORT;
+  const written = (name: string) =>
+    document.querySelector<HTMLMetaElement>(`meta[name="jammi-grpc-${name}"]`)?.content ?? "";
+  const url = written("url");
+  if (/^https?:\/\//.test(url)) {
+    return url;
+  }
+  const port = /^\d+$/.test(written("port")) ? written("port") : DEFAULT_PORT;
   return `${location.protocol}//${location.hostname}:${port}`;
 }
 

@@ -1,5 +1,6 @@
 // The page itself: who may have it, what it may do, and whether everybody can use it.
 import { readFileSync } from "node:fs";
+import { type AddressInfo, connect, createServer } from "node:net";
 import { AxeBuilder } from "@axe-core/playwright";
 import { ALICE, expect, Server, Tab, test } from "./fixtures.ts";
 
@@ -33,8 +34,6 @@ test("the root leads to the console, and other pages are as they were", async ({
   }
 });
 
-test("the page works by each name of this machine, and by no other", async ({ context, server }) => {
-  const tab = await Tab.open(context, server);
 test("what others wrote of the page is there with its licences", async ({ tab, server }) => {
   const link = tab.page.getByRole("link", { name: "Licences" });
   await expect(link).toHaveAttribute("href", "licenses.txt");
@@ -48,6 +47,8 @@ test("what others wrote of the page is there with its licences", async ({ tab, s
   expect(text).toContain("Apache License");
 });
 
+test("the page works by each name of this machine, and by no other", async ({ context, server }) => {
+  const tab = await Tab.open(context, server);
   await tab.page.goto(`${server.http.replace("127.0.0.1", "localhost")}/console/`);
   await expect(tab.catalog.getByText("notes")).toBeVisible();
   // Whoever owns a name may let it mean this machine.
@@ -60,6 +61,31 @@ test("what others wrote of the page is there with its licences", async ({ tab, s
     body: new Uint8Array(5),
   });
   expect(asked.status).toBe(403);
+});
+
+test("behind a proxy, the page calls where it is told to", async ({ page }) => {
+  let target = 0;
+  const proxy = createServer((client) => {
+    const behind = connect(target, "127.0.0.1");
+    client.on("error", () => behind.destroy()).pipe(behind);
+    behind.on("error", () => client.destroy()).pipe(client);
+  });
+  await new Promise<void>((listening) => proxy.listen(0, "127.0.0.1", listening));
+  const url = `http://localhost:${(proxy.address() as AddressInfo).port}`;
+  const server = await Server.start({ JAMMI_CONSOLE__ENABLED: "true", JAMMI_CONSOLE__GRPC_URL: url });
+  try {
+    target = Number(new URL(server.url).port);
+    const called: string[] = [];
+    page.on("request", (request) => called.push(new URL(request.url()).origin));
+    const answer = await page.goto(`${server.http}/console/`);
+    const policy = (await answer?.headerValue("content-security-policy")) ?? "";
+    expect(policy).toContain(`connect-src ${url};`);
+    await expect(page.getByRole("navigation", { name: "Catalog" }).getByText("notes")).toBeVisible();
+    expect([...new Set(called)].sort()).toEqual([new URL(server.http).origin, url].sort());
+  } finally {
+    await server.stop();
+    proxy.close();
+  }
 });
 
 test("there is no console unless it is asked for", async () => {

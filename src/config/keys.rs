@@ -142,6 +142,7 @@ pub(super) const KEYS: &[Key] = &[
     key("server.poll_timeout_ms", Kind::Number),
     key("server.polled_queries_max", Kind::Number),
     key("console.enabled", Kind::Switch),
+    key("console.grpc_url", Kind::Text),
     key("auth.methods", Kind::List),
     key("tenancy.anonymous_reads", Kind::Switch),
     key("sessions.max", Kind::Number),

@@ -149,6 +149,9 @@ pub struct ConsoleConfig {
     /// Whether it is served. Its own origins may then call by gRPC-Web beside
     /// those in `server.allowed_origins`.
     pub enabled: bool,
+    /// Where browsers find the gRPC port, as `scheme://host[:port]`, where that is not
+    /// the page's own host with the number of `server.listen`: behind a proxy.
+    pub grpc_url: Option<String>,
 }
 
 /// Who may ask.

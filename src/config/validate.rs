@@ -4,8 +4,8 @@ use tracing_subscriber::EnvFilter;
 use url::Url;
 
 use super::{
-    AuthConfig, EngineConfig, JammiConfig, LanesConfig, LogConfig, ServerConfig, SessionsConfig,
-    SourcesConfig, TransactionsConfig,
+    AuthConfig, ConsoleConfig, EngineConfig, JammiConfig, LanesConfig, LogConfig, ServerConfig,
+    SessionsConfig, SourcesConfig, TransactionsConfig,
 };
 use crate::error::{Error, Result};
 
@@ -23,6 +23,7 @@ impl JammiConfig {
             return refuse("artifact_dir", "is empty", "name a directory");
         }
         self.server.validate()?;
+        self.console.validate()?;
         self.auth.validate()?;
         self.sessions.validate()?;
         self.transactions.validate()?;
@@ -44,6 +45,20 @@ impl AuthConfig {
                 "name each once, in the order in which they are to be tried",
             ),
             false => Ok(()),
+        }
+    }
+}
+
+impl ConsoleConfig {
+    fn validate(&self) -> Result<()> {
+        match &self.grpc_url {
+            Some(url) if !is_origin(url) => refuse(
+                "console.grpc_url",
+                &format!("is {url:?}"),
+                "name a scheme, a host and a port in lower case without a path, as in \
+                 https://grpc.example.com or http://localhost:8080",
+            ),
+            _ => Ok(()),
         }
     }
 }
@@ -299,14 +314,17 @@ fn address(name: &str, text: &str) -> Result<()> {
     )
 }
 
-/// `scheme://host[:port]` as a browser sends it in `Origin`.
-fn origin_is_exact(text: &str) -> Result<()> {
-    let exact = Url::parse(text).is_ok_and(|url| {
+/// Whether a text is `scheme://host[:port]` as a browser sends it in `Origin`.
+fn is_origin(text: &str) -> bool {
+    Url::parse(text).is_ok_and(|url| {
         matches!(url.scheme(), "http" | "https")
             && !text.contains('*')
             && url.origin().ascii_serialization() == text
-    });
-    if exact {
+    })
+}
+
+fn origin_is_exact(text: &str) -> Result<()> {
+    if is_origin(text) {
         return Ok(());
     }
     refuse(
@@ -364,7 +382,7 @@ mod tests {
     #[test]
     fn a_value_out_of_range_names_its_setting() {
         type Change = fn(&mut JammiConfig);
-        let cases: [(&str, Change); 15] = [
+        let cases: [(&str, Change); 16] = [
             ("artifact_dir", |c| c.artifact_dir = "".into()),
             ("server.listen", |c| c.server.listen = "50051".into()),
             ("server.http_listen", |c| {
@@ -372,6 +390,9 @@ mod tests {
             }),
             ("server.allowed_origins", |c| {
                 c.server.allowed_origins = vec!["*".into()]
+            }),
+            ("console.grpc_url", |c| {
+                c.console.grpc_url = Some("https://db.example.com/grpc".into())
             }),
             ("server.message_bytes_max", |c| {
                 c.server.message_bytes_max = 1

@@ -10,6 +10,7 @@
 //! machine.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::Path;
@@ -26,8 +27,10 @@ pub(super) const PATH: &str = "/console/";
 pub(super) const NOT_BUILT_IN: &str = "this server was built without the console: run `make console`, \
      which needs Node.js, and build the server again";
 
-/// What stands in the page for the number of the gRPC port.
+/// What stands in the page for the number of the gRPC port, and for where it is behind a
+/// proxy.
 const GRPC_PORT: &str = "__JAMMI_GRPC_PORT__";
+const GRPC_URL: &str = "__JAMMI_GRPC_URL__";
 
 /// What `make console` makes; its `.gitignore` alone where it was not run.
 #[derive(RustEmbed)]
@@ -40,15 +43,24 @@ pub(super) fn is_built_in() -> bool {
     Files::get("index.html").is_some()
 }
 
-/// The console of a server whose gRPC port is `grpc_port`.
-pub(super) fn pages(grpc_port: u16) -> Router {
-    let page = move |headers: HeaderMap| async move {
-        page(Files::get("index.html"), grpc_port, &headers)
-    };
+/// Where pages find the gRPC port: by its number on their own host, or at a URL.
+struct Grpc {
+    port: u16,
+    /// An origin of HTTP, which holds nothing that HTML or a header would not.
+    url: Option<String>,
+}
+
+/// The console of a server whose gRPC port is `port`, which browsers find at `url`
+/// where that is not their page's host.
+pub(super) fn pages(port: u16, url: Option<String>) -> Router {
+    let grpc = Arc::new(Grpc { port, url });
+    let page =
+        move |headers: HeaderMap| async move { page(Files::get("index.html"), &grpc, &headers) };
     Router::new()
         .route("/", get(|| async { Redirect::temporary(PATH) }))
         .route("/console", get(|| async { Redirect::temporary(PATH) }))
         .route(PATH, get(page))
+        .route("/console/licenses.txt", get(licences))
         .route("/console/assets/{*name}", get(asset))
 }
 
@@ -60,7 +72,6 @@ pub(super) fn origins(listen: &str, bound: SocketAddr) -> Vec<String> {
     if bound.ip().is_loopback() || bound.ip().is_unspecified() {
         let loopback = [
             IpAddr::from(Ipv4Addr::LOCALHOST),
-        .route("/console/licenses.txt", get(licences))
             IpAddr::from(Ipv6Addr::LOCALHOST),
         ];
         hosts.push("localhost".to_owned());
@@ -91,31 +102,34 @@ fn host_of(address: SocketAddr) -> String {
     }
 }
 
-fn page(index: Option<EmbeddedFile>, grpc_port: u16, headers: &HeaderMap) -> Response {
+fn page(index: Option<EmbeddedFile>, grpc: &Grpc, headers: &HeaderMap) -> Response {
     let policy = [
-        (header::CONTENT_SECURITY_POLICY, policy(grpc_port, headers)),
+        (header::CONTENT_SECURITY_POLICY, policy(grpc, headers)),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
     ];
     let Some(file) = index else {
         let text = format!("<!doctype html><title>Jammi</title><p>{NOT_BUILT_IN}</p>\n");
         return (StatusCode::NOT_IMPLEMENTED, policy, hardening(), Html(text)).into_response();
     };
-    let text = String::from_utf8_lossy(&file.data).replace(GRPC_PORT, &grpc_port.to_string());
+    let text = String::from_utf8_lossy(&file.data)
+        .replace(GRPC_PORT, &grpc.port.to_string())
+        .replace(GRPC_URL, grpc.url.as_deref().unwrap_or_default());
     (policy, hardening(), Html(text)).into_response()
 }
 
-/// The page runs its own files alone, and calls the gRPC port of the host that it
-/// came from alone.
-fn policy(grpc_port: u16, headers: &HeaderMap) -> HeaderValue {
+/// The page runs its own files alone, and calls the gRPC port alone, of the host that it
+/// came from or where that is said to be.
+fn policy(grpc: &Grpc, headers: &HeaderMap) -> HeaderValue {
     let host = headers
         .get(header::HOST)
         .and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
-    let calls = match &host {
-        Some(host) => format!(
-            "http://{0}:{grpc_port} https://{0}:{grpc_port}",
-            host.host()
-        ),
-        None => "'none'".to_owned(),
+    let calls = match (&grpc.url, &host) {
+        (Some(url), _) => url.clone(),
+        (None, Some(host)) => {
+            let (host, port) = (host.host(), grpc.port);
+            format!("http://{host}:{port} https://{host}:{port}")
+        }
+        (None, None) => "'none'".to_owned(),
     };
     let policy = format!(
         "default-src 'none'; script-src 'self'; style-src 'self'; \
@@ -151,6 +165,18 @@ async fn asset(Path(name): Path<String>) -> Response {
     (headers, hardening(), data.into_owned()).into_response()
 }
 
+/// The licences of what the page's files have in them of others.
+async fn licences() -> Response {
+    let Some(EmbeddedFile { data, .. }) = Files::get("licenses.txt") else {
+        return (StatusCode::NOT_FOUND, "the console has no such file\n").into_response();
+    };
+    let headers = [
+        (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
+    (headers, hardening(), data.into_owned()).into_response()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,18 +191,6 @@ mod tests {
                     "http://127.0.0.1:50052",
                     "http://[::1]:50052",
                     "http://localhost:50052",
-/// The licences of what the page's files have in them of others.
-async fn licences() -> Response {
-    let Some(EmbeddedFile { data, .. }) = Files::get("licenses.txt") else {
-        return (StatusCode::NOT_FOUND, "the console has no such file\n").into_response();
-    };
-    let headers = [
-        (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
-        (header::CACHE_CONTROL, "no-store"),
-    ];
-    (headers, hardening(), data.into_owned()).into_response()
-}
-
                 ],
             ),
             (
@@ -207,7 +221,7 @@ async fn licences() -> Response {
 
     #[tokio::test]
     async fn a_server_without_the_files_says_so_on_the_page() {
-        let answer = page(None, 7, &HeaderMap::new());
+        let answer = page(None, &Grpc { port: 7, url: None }, &HeaderMap::new());
         assert_eq!(answer.status(), StatusCode::NOT_IMPLEMENTED);
         let body = axum::body::to_bytes(answer.into_body(), 4_096)
             .await
@@ -229,10 +243,18 @@ async fn licences() -> Response {
             ("a;script-src *", "connect-src 'none';"),
         ] {
             headers.insert(header::HOST, HeaderValue::from_static(host));
-            let policy = policy(7, &headers);
+            let policy = policy(&Grpc { port: 7, url: None }, &headers);
             let policy = policy.to_str().unwrap();
             assert!(policy.contains(expected), "{policy}");
             assert!(!policy.contains(" *"), "{policy}");
+            let url = "https://grpc.example.com";
+            let proxied = Grpc {
+                port: 7,
+                url: Some(url.into()),
+            };
+            let policy = super::policy(&proxied, &headers);
+            let policy = policy.to_str().unwrap();
+            assert!(policy.contains(&format!("connect-src {url};")), "{policy}");
         }
     }
 }

@@ -148,7 +148,7 @@ impl BoundServer {
         let stack = self.stack()?;
         let console = self
             .console()
-            .then(|| console::pages(self.grpc_addr.port()));
+            .then(|| console::pages(self.grpc_addr.port(), self.config.console.grpc_url.clone()));
         let pages = http::pages(self.readiness.clone(), console);
         let (transport, http_transport) = (self.transport(), self.transport());
         let (grpc_closing, http_closing) = (self.grpc.closing(), self.http.closing());
