@@ -228,6 +228,34 @@ async fn what_nobody_asks_after_ends() {
     server.stop().await;
 }
 
+/// Symptom: what a client polled went on computing for `server.poll_timeout_ms` after
+/// it had closed its session.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_connection_polls_ends_as_it_closes_its_session() {
+    let server = TestServer::start_with(|config| config.server.poll_timeout_ms = 600_000).await;
+    let (mut alice, mut bob) = tenants(&server).await;
+    let mut elsewhere = Client::connect(&server, Some("alice")).await;
+    let (next, _) = partial(poll(&mut alice, &statement(ENDLESS)).await.unwrap());
+    let (kept, held) = partial(poll(&mut elsewhere, &statement(ENDLESS)).await.unwrap());
+    let (his, his_info) = partial(poll(&mut bob, &statement(ENDLESS)).await.unwrap());
+    let short = whole(complete(&mut alice, &statement("SELECT 7")).await);
+    alice.act("CloseSession", "").await.unwrap();
+    let late = poll_of(&mut alice, next).await;
+    refused(late, Code::FailedPrecondition, "its session was closed");
+    // A ticket runs its query anew.
+    assert_eq!(number(&alice.get(ticket(&short)).await.unwrap()), 7);
+    // What others poll goes on: of the session by another connection, and of another.
+    for (client, info) in [(&mut elsewhere, &held), (&mut bob, &his_info)] {
+        assert_eq!(cancel(client, info).await, CancelStatus::Cancelled);
+    }
+    for (client, next) in [(&mut elsewhere, kept), (&mut bob, his)] {
+        let answer = poll_of(client, next).await;
+        refused(answer, Code::Cancelled, "was cancelled by its client");
+    }
+    until_none_is_polled(&server).await;
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_tenants_polls_take_no_place_of_another_s() {
     let server = TestServer::start_with(|config| config.server.polled_queries_max = 1).await;

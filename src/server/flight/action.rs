@@ -79,8 +79,8 @@ const SERVED: [(&str, &str); 12] = [
     (
         session_options::CLOSE,
         "Ends a connection's use of its session, which stays as it is for others: what the \
-         connection has open of transactions is rolled back, and the session's temporary tables \
-         are dropped if no other open connection made some. \
+         connection has open of transactions is rolled back, queries that it polls end, and the \
+         session's temporary tables are dropped if no other open connection made some. \
          CloseSessionRequest -> CloseSessionResult",
     ),
 ];

@@ -166,7 +166,9 @@ impl FlightServer {
 
     /// Ends the caller's session, unless it goes on by another connection.
     async fn close_session(&self, admitted: &Admitted) {
-        self.transactions.closed(&Party::of(admitted));
+        let party = Party::of(admitted);
+        self.transactions.closed(&party);
+        self.polled.closed(&party);
         if let Some(session) = admitted.session_key()
             && self.keys.closed(session, admitted.connection())
         {

@@ -4,8 +4,8 @@
 //! there are no rows yet also with a descriptor to ask again by. The query runs up
 //! to its first rows and waits there for its reader, with as much at hand as any
 //! stream has; DoGet of its ticket reads on from there, once. One that nobody asks
-//! after or fetches for `server.poll_timeout_ms` ends, and its ticket, fetched
-//! after all, runs it anew.
+//! after or fetches for `server.poll_timeout_ms`, or whose client closes its session,
+//! ends, and its ticket, fetched after all, runs it anew.
 //!
 //! Invariant: only what reads, outside of a transaction, is begun by being polled.
 //! Deliberately absent: progress as a share, before all rows are there. Whatever
@@ -32,6 +32,7 @@ use crate::tenant::TenantId;
 use super::encode::FlightStream;
 use super::statement::{bound, timestamp};
 use super::ticket::{Content, Kind};
+use super::transactions::Party;
 use super::{Caller, FlightServer, MessageStream, command, wire};
 
 /// How long the first call waits for rows: a short query is ready with it.
@@ -52,6 +53,8 @@ struct Shared {
 /// A query that runs up to its first rows, or has.
 struct Query {
     tenant: Option<TenantId>,
+    /// Who began it.
+    party: Party,
     info: FlightInfo,
     stage: watch::Receiver<Stage>,
     /// Its rows, from the first, until they are fetched.
@@ -91,7 +94,7 @@ impl Polled {
     fn begin(
         &self,
         serial: u64,
-        tenant: Option<TenantId>,
+        (tenant, party): (Option<TenantId>, Party),
         info: FlightInfo,
         work: impl Future<Output = Result<(MessageStream, bool)>> + Send + 'static,
     ) -> bool {
@@ -112,6 +115,7 @@ impl Polled {
         );
         let query = Query {
             tenant,
+            party,
             info,
             stage,
             rows,
@@ -176,6 +180,17 @@ impl Polled {
         drop(queries);
         reader.keep();
         rows
+    }
+
+    /// Ends what `party` has begun, and nobody waits to read.
+    pub fn closed(&self, party: &Party) {
+        let mut queries = self.0.queries.lock();
+        let ended =
+            queries.extract_if(|_, query| query.party.is(party) && query.ends.borrow().is_some());
+        let ended: Vec<(u64, Query)> = ended.collect();
+        drop(queries);
+        // What they have at hand is dropped without the lock.
+        drop(ended);
     }
 
     /// Ends a query.
@@ -334,7 +349,7 @@ impl FlightServer {
             self.runs.check(serial)?;
             return Err(Error::FailedPrecondition(
                 "the query has ended, since nobody asked after it for longer than \
-                 server.poll_timeout_ms: send it again"
+                 server.poll_timeout_ms, or its session was closed: send it again"
                     .into(),
             ));
         };
@@ -392,7 +407,8 @@ impl FlightServer {
             Ok((run.stream(messages), is_whole))
         };
         let (serial, tenant) = (content.serial, caller.scope.tenant());
-        let begun = self.polled.begin(serial, tenant, info.clone(), work);
+        let whose = (tenant, caller.party());
+        let begun = self.polled.begin(serial, whose, info.clone(), work);
         Ok(begun.then_some(serial))
     }
 }

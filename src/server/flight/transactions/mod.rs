@@ -117,6 +117,13 @@ impl Party {
             connection: admitted.connection(),
         }
     }
+
+    /// Whether both are of one session by one connection.
+    pub fn is(&self, other: &Party) -> bool {
+        self.connection.is_some()
+            && self.connection == other.connection
+            && self.owner == other.owner
+    }
 }
 
 impl Transactions {
