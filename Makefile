@@ -2,6 +2,7 @@
 #
 # Clients in Python always run. Those in other languages run where their tools
 # are, and what is skipped is said; with CI set, that is an error.
+# Plans of Substrait are built in and tested where protoc is.
 #
 # make clients-table    write docs/clients.md from what the last `make test` found
 
@@ -17,6 +18,12 @@ CLIENT_TABLE := $(PYTHON) -B tests/clients/table.py
 CACHE_DIR := $(shell dir="$${XDG_CACHE_HOME:-$$HOME/.cache}/jammi"; \
 	mkdir -p "$$dir" 2>/dev/null && test -w "$$dir" && echo "$$dir" || echo .venv)
 VENV := $(CACHE_DIR)/python-$(shell { $(PYTHON) --version; cat $(REQUIREMENTS); } 2>&1 | sha256sum | cut -c1-16)
+
+# What is built and tested with: the crates of Substrait compile their definitions with
+# protoc, which has to find those of Google's beside it.
+SUBSTRAIT_MISSING := $(shell "$${PROTOC:-protoc}" --descriptor_set_out=/dev/null google/protobuf/any.proto \
+	2>/dev/null || echo "protoc and the definitions that come with it")
+FEATURES := $(if $(SUBSTRAIT_MISSING),,--features substrait)
 
 .NOTPARALLEL:
 PACKAGES := cargo tree --locked --prefix none --format '{p} {f}'
@@ -39,6 +46,7 @@ format:
 
 lint: features go-lint
 	cargo clippy --locked --all-targets -- -D warnings
+	$(if $(FEATURES),cargo clippy --locked --all-targets $(FEATURES) -- -D warnings)
 
 # Tests and benches use the dependencies that a build leaves, unless what they
 # depend on asks for another feature of one: then nearly all are built twice.
@@ -54,11 +62,15 @@ features:
 
 # The servers that these tests start refuse a variable that is no setting.
 rust:
-	env -u JAMMI_FEATURES cargo test --locked
+	@if [ -n "$(SUBSTRAIT_MISSING)" ]; then \
+		echo "SKIPPED: plans of Substrait need $(SUBSTRAIT_MISSING):" \
+			"install protobuf-compiler and libprotobuf-dev" >&2; test -z "$$CI"; \
+	fi
+	env -u JAMMI_FEATURES cargo test --locked $(FEATURES)
 
 # PYTEST takes more arguments, as in `make python PYTEST='-k s3'`.
 python: $(VENV)/complete
-	cargo build --locked
+	cargo build --locked $(FEATURES)
 	JAMMI_BIN=$(abspath $(TARGET_DIR))/debug/jammi $(VENV)/bin/python -B -m pytest tests/clients/python $(PYTEST)
 
 $(VENV)/complete:

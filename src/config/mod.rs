@@ -327,7 +327,7 @@ pub struct EngineConfig {
     pub statement_timeout_ms: u64,
     /// The rows of a record batch.
     pub batch_rows: usize,
-    /// The longest SQL text that is accepted.
+    /// The longest SQL text or plan that is accepted.
     pub statement_bytes_max: usize,
     /// The most operators and keywords that follow each other in a statement
     /// without a comma or a bracket: each makes its plan deeper.

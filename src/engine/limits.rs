@@ -76,6 +76,18 @@ impl Limits {
         )))
     }
 
+    /// Refuses a list of more values than one may have.
+    pub(super) fn check_list(&self, items: usize) -> Result<()> {
+        if items <= self.list_items_max {
+            return Ok(());
+        }
+        Err(Error::InvalidArgument(format!(
+            "a list of {items} items is longer than the setting engine.list_items_max allows, {}: \
+             join with VALUES or with a source instead",
+            self.list_items_max
+        )))
+    }
+
     fn lengthen(&self, chains: &mut [usize]) -> Result<()> {
         if let Some(chain) = chains.last_mut() {
             *chain += 1;
@@ -220,13 +232,11 @@ impl Visitor for Measure<'_> {
 
     fn pre_visit_expr(&mut self, expr: &ast::Expr) -> ControlFlow<String> {
         let sets_log2 = match expr {
-            ast::Expr::InList { list, .. } if list.len() > self.limits.list_items_max => {
-                return ControlFlow::Break(format!(
-                    "a list of {} items is longer than the setting engine.list_items_max allows, \
-                     {}: join with VALUES or with a source instead",
-                    list.len(),
-                    self.limits.list_items_max
-                ));
+            ast::Expr::InList { list, .. } => {
+                return match self.limits.check_list(list.len()) {
+                    Ok(()) => ControlFlow::Continue(()),
+                    Err(error) => ControlFlow::Break(error.to_string()),
+                };
             }
             ast::Expr::Cube(sets) => u32::try_from(sets.len()).unwrap_or(u32::MAX),
             ast::Expr::Rollup(sets) | ast::Expr::GroupingSets(sets) => log2_above(sets.len()),

@@ -2,7 +2,8 @@
 //! record batches.
 //!
 //! ```text
-//! text -> statement  one statement of an allowed kind, `?` numbered
+//! text -> statement  one statement of an allowed kind, `?` numbered; a plan of
+//!                    `substrait` instead of a text goes the same way
 //!      -> names      tables that the scope sees, each bound to the scope
 //!      -> rule       TenantScopeAnalyzerRule: the lane predicate on every scan
 //!      -> optimize   DataFusion's own rules
@@ -41,6 +42,7 @@ mod short;
 mod statement;
 mod stored;
 mod stream;
+mod substrait;
 mod sweep;
 mod system;
 mod temporary;
@@ -88,6 +90,7 @@ pub use rule::TenantScopeAnalyzerRule;
 pub use setting::{Assignment, TENANT_SETTING, may_assign};
 pub use statement::{Statement, StatementKind};
 pub use stream::RecordStream;
+pub use substrait::substrait_versions;
 pub use temporary::restore;
 pub use transaction::SessionTransaction;
 pub use types::type_name;
@@ -97,6 +100,7 @@ use queue::Queue;
 use reading::{Reading, reads_keys};
 use shape::Lifted;
 use statement::Action;
+use substrait::SentPlan;
 use sweep::Sweeper;
 use temporary::Temporary;
 
@@ -127,7 +131,14 @@ struct StatementKey {
     scope: Scope,
     names: NameDefaults,
     version: SnapshotVersion,
-    sql: Box<str>,
+    sent: Sent,
+}
+
+/// A statement as it is sent.
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Sent {
+    Sql(Box<str>),
+    Plan(SentPlan),
 }
 
 /// As [`StatementKey`], of every text that differs in values alone.
@@ -227,15 +238,54 @@ impl Engine {
         sql: &str,
         within: Option<&SessionTransaction>,
     ) -> Result<Arc<Statement>> {
-        let parts = &self.0;
-        if sql.len() > parts.statement_bytes_max {
-            return Err(Error::InvalidArgument(format!(
-                "the statement has {} bytes and the setting engine.statement_bytes_max allows {}: \
-                 send less text",
-                sql.len(),
-                parts.statement_bytes_max
-            )));
+        self.check_bytes(sql.len(), "send less text")?;
+        self.prepare_sent(scope, names, Sent::Sql(sql.into()), within)
+            .await
+    }
+
+    /// As [`Engine::prepare_within`], of a query that is a message `substrait.Plan`.
+    /// `version` is the release of Substrait that its sender says it is of, such as
+    /// `0.85.0`; it may be empty where the plan itself says it.
+    ///
+    /// # Errors
+    /// As [`Engine::prepare`]; `Unimplemented` in an engine that is built without the
+    /// feature `substrait`.
+    pub async fn prepare_plan_within(
+        &self,
+        scope: &Scope,
+        names: &NameDefaults,
+        plan: &[u8],
+        version: &str,
+        within: Option<&SessionTransaction>,
+    ) -> Result<Arc<Statement>> {
+        let bytes = plan.len().saturating_add(version.len());
+        self.check_bytes(bytes, "send a smaller plan")?;
+        let sent = Sent::Plan(SentPlan {
+            bytes: plan.into(),
+            version: version.into(),
+        });
+        self.prepare_sent(scope, names, sent, within).await
+    }
+
+    fn check_bytes(&self, bytes: usize, mend: &str) -> Result<()> {
+        let bytes_max = self.0.statement_bytes_max;
+        if bytes <= bytes_max {
+            return Ok(());
         }
+        Err(Error::InvalidArgument(format!(
+            "the statement has {bytes} bytes and the setting engine.statement_bytes_max allows \
+             {bytes_max}: {mend}"
+        )))
+    }
+
+    async fn prepare_sent(
+        &self,
+        scope: &Scope,
+        names: &NameDefaults,
+        sent: Sent,
+        within: Option<&SessionTransaction>,
+    ) -> Result<Arc<Statement>> {
+        let parts = &self.0;
         let snapshot = match within {
             Some(transaction) if transaction.has_defined() => {
                 self.in_scope(scope, transaction)?;
@@ -259,7 +309,7 @@ impl Engine {
             },
             names: names.clone(),
             version: snapshot.version(),
-            sql: sql.into(),
+            sent,
         };
         let statement = match parts.statements.get(&key) {
             Some(statement) => statement,
@@ -286,9 +336,11 @@ impl Engine {
         snapshot: Arc<CatalogSnapshot>,
     ) -> Result<Arc<Statement>> {
         let planner = &self.0.planner;
-        let parsed = match key.sql.len() <= short::TEXT_BYTES_MAX {
-            true => Some(statement::read(&key.sql, planner.limits())?),
-            false => None,
+        let parsed = match &key.sent {
+            Sent::Sql(sql) if sql.len() <= short::TEXT_BYTES_MAX => {
+                Some(statement::read(sql, planner.limits())?)
+            }
+            Sent::Sql(_) | Sent::Plan(_) => None,
         };
         let parsed = match parsed {
             Some(parsed) if short::is_short_to_plan(&parsed, &snapshot) => {
@@ -300,11 +352,15 @@ impl Engine {
         // Planning may take long too: a text of a few lines makes a large plan.
         let engine = self.clone();
         let planning = async move {
-            let parsed = match parsed {
-                Some(parsed) => parsed,
-                None => statement::read(&key.sql, engine.0.planner.limits())?,
+            let statement = match (&key.sent, parsed) {
+                (Sent::Plan(plan), _) => engine.plan_sent(&key, plan, &snapshot)?,
+                (Sent::Sql(_), Some(parsed)) => engine.plan_new(&key, parsed, &snapshot)?,
+                (Sent::Sql(sql), None) => {
+                    let parsed = statement::read(sql, engine.0.planner.limits())?;
+                    engine.plan_new(&key, parsed, &snapshot)?
+                }
             };
-            engine.plan_parsed(key, parsed, &snapshot)
+            Ok(engine.keep(key, statement))
         };
         planner.spawn_planning(scope, planning).await
     }
@@ -354,7 +410,10 @@ impl Engine {
             }
         };
         let values = lifted.values(&shape.parameter_schema())?;
-        shape.given(&key.sql, values)
+        match &key.sent {
+            Sent::Sql(sql) => shape.given(sql, values),
+            Sent::Plan(_) => None,
+        }
     }
 
     fn plan_parsed(
@@ -363,12 +422,17 @@ impl Engine {
         parsed: ParsedStatement,
         snapshot: &Arc<CatalogSnapshot>,
     ) -> Result<Arc<Statement>> {
-        let statement = Arc::new(self.plan_new(&key, parsed, snapshot)?);
+        let statement = self.plan_new(&key, parsed, snapshot)?;
+        Ok(self.keep(key, statement))
+    }
+
+    fn keep(&self, key: StatementKey, statement: Statement) -> Arc<Statement> {
+        let statement = Arc::new(statement);
         // One that binds is as long to find as to plan.
         if statement.assignment().is_none() {
             self.0.statements.insert(key, Arc::clone(&statement));
         }
-        Ok(statement)
+        statement
     }
 
     fn plan_new(
@@ -377,20 +441,40 @@ impl Engine {
         parsed: ParsedStatement,
         snapshot: &Arc<CatalogSnapshot>,
     ) -> Result<Statement> {
+        let planner = &self.0.planner;
+        let sql = match &key.sent {
+            Sent::Sql(sql) => sql.as_ref(),
+            Sent::Plan(_) => "",
+        };
+        let resolver = self.resolver(key, snapshot);
+        Statement::plan(&key.scope, sql, parsed, planner, &resolver)
+    }
+
+    fn plan_sent(
+        &self,
+        key: &StatementKey,
+        plan: &SentPlan,
+        snapshot: &Arc<CatalogSnapshot>,
+    ) -> Result<Statement> {
+        let resolver = self.resolver(key, snapshot);
+        Statement::of_plan(&key.scope, plan, &self.0.planner, &resolver)
+    }
+
+    fn resolver<'a>(
+        &'a self,
+        key: &'a StatementKey,
+        snapshot: &'a Arc<CatalogSnapshot>,
+    ) -> names::Resolver<'a> {
         let parts = &self.0;
-        let StatementKey {
-            scope, names, sql, ..
-        } = key;
-        let resolver = names::Resolver::new(
-            scope,
-            names,
+        names::Resolver::new(
+            &key.scope,
+            &key.names,
             &parts.planner,
             snapshot,
             &parts.catalog,
             &parts.sources,
             &parts.chunks,
-        );
-        Statement::plan(scope, sql, parsed, &parts.planner, &resolver)
+        )
     }
 
     /// A transaction of the scope. Nothing is opened or locked before its first

@@ -19,6 +19,8 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::{DFSchema, Result, TableReference};
 use datafusion::datasource::cte_worktable::CteWorkTable;
 use datafusion::datasource::provider_as_source;
+#[cfg(feature = "substrait")]
+use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::planner::{
     ContextProvider, ExprPlanner, RelationPlanner, TypePlanner,
 };
@@ -434,6 +436,12 @@ impl<'a> Resolver<'a> {
         let plan = query_plan(ast::Statement::Query(Box::new(query.clone())), self)?;
         let fields = plan.schema().fields().iter();
         Ok(fields.map(|field| field.data_type().clone()).collect())
+    }
+
+    /// The functions that a statement may call.
+    #[cfg(feature = "substrait")]
+    pub(super) fn functions(&self) -> &SessionState {
+        self.planner.state()
     }
 
     pub(super) fn parser_options(&self) -> ParserOptions {

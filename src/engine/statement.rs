@@ -24,6 +24,7 @@ use super::params;
 use super::reading::Reading;
 use super::setting::{self, Assignment, TENANT_SETTING};
 use super::shape::takes_literals;
+use super::substrait::{SentPlan, logical_plan};
 use super::types::type_name;
 use super::write::{self, DirectRows, RowChecks, Rows, Write};
 use crate::error::{Error, Result};
@@ -146,6 +147,26 @@ impl Statement {
         })
     }
 
+    /// The query that a plan says.
+    pub(super) fn of_plan(
+        scope: &Scope,
+        sent: &SentPlan,
+        planner: &Planner,
+        resolver: &Resolver<'_>,
+    ) -> Result<Self> {
+        let plan = logical_plan(sent, planner.limits(), resolver)?;
+        let plan = coercion::settled(plan).map_err(planning)?;
+        let reading = Reading::new(scope, plan, planner)?;
+        Ok(Statement {
+            scope: scope.clone(),
+            sql: "".into(),
+            kind: StatementKind::Query,
+            schema: Arc::clone(reading.schema()),
+            parameters: Arc::clone(reading.parameters()),
+            action: Action::Read(Arc::new(reading)),
+        })
+    }
+
     /// Whether the statement is a query whose parameters may be literals of a text.
     pub(super) fn takes_literals(&self) -> bool {
         match &self.action {
@@ -179,7 +200,7 @@ impl Statement {
         Arc::clone(&self.parameters)
     }
 
-    /// The statement's text.
+    /// The statement's text; empty where it is a plan.
     pub fn sql(&self) -> &str {
         &self.sql
     }

@@ -9,4 +9,4 @@ STATEMENTS ?= 5000
 
 isolation:
 	ISOLATION_SEED=$(SEED) ISOLATION_STATEMENTS=$(STATEMENTS) \
-		cargo test --locked --test isolation -- --nocapture
+		cargo test --locked $(FEATURES) --test isolation -- --nocapture

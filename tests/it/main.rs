@@ -37,6 +37,8 @@ mod session;
 mod shares;
 mod slow_readers;
 mod stops;
+#[cfg(feature = "substrait")]
+mod substrait;
 mod surface;
 mod tables;
 mod temporary;

@@ -8,6 +8,7 @@ use arrow_flight::{Action, ActionType};
 use bytes::Bytes;
 use prost::Message;
 
+use crate::engine::substrait_versions;
 use crate::error::{Error, Result};
 use crate::server::tenant::Admitted;
 
@@ -15,6 +16,7 @@ use super::session_options::{self, CloseSessionRequest, GetSessionOptionsRequest
 use super::{Caller, FlightServer, now_ms};
 
 const CREATE_PREPARED_STATEMENT: &str = "CreatePreparedStatement";
+const CREATE_PREPARED_SUBSTRAIT_PLAN: &str = "CreatePreparedSubstraitPlan";
 const CLOSE_PREPARED_STATEMENT: &str = "ClosePreparedStatement";
 const BEGIN_TRANSACTION: &str = "BeginTransaction";
 const END_TRANSACTION: &str = "EndTransaction";
@@ -25,10 +27,15 @@ const CANCEL_QUERY: &str = "CancelQuery";
 const RENEW_FLIGHT_ENDPOINT: &str = "RenewFlightEndpoint";
 
 /// The actions that are served, and what each does.
-const SERVED: [(&str, &str); 12] = [
+const SERVED: [(&str, &str); 13] = [
     (
         CREATE_PREPARED_STATEMENT,
         "Prepares a statement. ActionCreatePreparedStatementRequest -> \
+         ActionCreatePreparedStatementResult",
+    ),
+    (
+        CREATE_PREPARED_SUBSTRAIT_PLAN,
+        "Prepares a plan of Substrait. ActionCreatePreparedSubstraitPlanRequest -> \
          ActionCreatePreparedStatementResult",
     ),
     (
@@ -87,7 +94,10 @@ const SERVED: [(&str, &str); 12] = [
 
 /// What ListActions answers.
 pub(super) fn served() -> impl Iterator<Item = ActionType> {
-    SERVED.into_iter().map(|(name, description)| ActionType {
+    let served = SERVED.into_iter().filter(|(name, _)| {
+        *name != CREATE_PREPARED_SUBSTRAIT_PLAN || substrait_versions().is_some()
+    });
+    served.map(|(name, description)| ActionType {
         r#type: name.to_owned(),
         description: description.to_owned(),
     })
@@ -121,6 +131,12 @@ impl FlightServer {
                 let request = unpack(name, &action.body)?;
                 let caller = Caller::admit_text(admitted);
                 let result = self.create_prepared(&caller, request).await?;
+                Ok(Some(result.as_any().encode_to_vec().into()))
+            }
+            CREATE_PREPARED_SUBSTRAIT_PLAN => {
+                let request = unpack(name, &action.body)?;
+                let caller = Caller::admit(admitted)?;
+                let result = self.create_prepared_plan(&caller, request).await?;
                 Ok(Some(result.as_any().encode_to_vec().into()))
             }
             CLOSE_PREPARED_STATEMENT => {
@@ -167,9 +183,6 @@ impl FlightServer {
                 self.end_savepoint(&caller, request).await?;
                 Ok(None)
             }
-            "CreatePreparedSubstraitPlan" => Err(Error::Unimplemented(format!(
-                "action {name} is not served: prepare the query as SQL"
-            ))),
             CANCEL_FLIGHT_INFO => {
                 let request = decode(name, &action.body)?;
                 let caller = Caller::admit(admitted)?;

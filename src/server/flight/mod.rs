@@ -9,8 +9,8 @@
 //!
 //! Architecture invariant: a call acts as the interceptor admitted it. A call
 //! that carries no admission is refused, and nothing below this file sees a
-//! header. What writes runs once for each ticket. Deliberately absent: Substrait,
-//! which is refused by name.
+//! header. What writes runs once for each ticket. A plan of Substrait is content as
+//! a text is, and goes wherever one does.
 
 mod action;
 mod binding;
@@ -201,6 +201,12 @@ impl FlightServer {
                 let content = self.content_of(&caller, command)?;
                 self.statement_info(&caller, content, descriptor).await
             }
+            Command::CommandStatementSubstraitPlan(command) => {
+                let caller = Caller::admit(admitted)?;
+                let id = command.transaction_id.as_ref();
+                let content = self.content_of_plan(&caller, command.plan, id)?;
+                self.statement_info(&caller, content, descriptor).await
+            }
             Command::CommandPreparedStatementQuery(command) => {
                 let caller = Caller::admit_text(admitted);
                 self.prepared_info(&caller, command, descriptor).await
@@ -220,6 +226,12 @@ impl FlightServer {
             Command::CommandStatementQuery(command) => {
                 let caller = Caller::admit_text(admitted);
                 let content = self.content_of(&caller, command)?;
+                self.statement_schema(&caller, &content).await
+            }
+            Command::CommandStatementSubstraitPlan(command) => {
+                let caller = Caller::admit(admitted)?;
+                let id = command.transaction_id.as_ref();
+                let content = self.content_of_plan(&caller, command.plan, id)?;
                 self.statement_schema(&caller, &content).await
             }
             Command::CommandPreparedStatementQuery(command) => {
@@ -293,6 +305,12 @@ impl FlightServer {
             Command::CommandStatementUpdate(command) => {
                 let caller = Caller::admit_text(admitted);
                 self.update(&caller, command).await?
+            }
+            Command::CommandStatementSubstraitPlan(command) => {
+                let caller = Caller::admit(admitted)?;
+                let id = command.transaction_id.as_ref();
+                let content = self.content_of_plan(&caller, command.plan, id)?;
+                self.update_once(&caller, &content).await?
             }
             Command::CommandPreparedStatementUpdate(command) => {
                 let caller = Caller::admit_text(admitted);
@@ -374,7 +392,7 @@ fn unserved(command: &Command) -> Error {
         Command::CommandStatementUpdate(_)
         | Command::CommandPreparedStatementUpdate(_)
         | Command::CommandStatementIngest(_) => "put it with DoPut",
-        Command::CommandStatementSubstraitPlan(_) => "send the query as SQL",
+        Command::CommandStatementSubstraitPlan(_) => "ask for a ticket with GetFlightInfo",
         Command::Unknown(_) => {
             return Error::InvalidArgument(format!(
                 "{url:?} is not a command that this server knows: send a Flight SQL command"

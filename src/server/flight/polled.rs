@@ -312,9 +312,9 @@ impl FlightServer {
                 let caller = Caller::admit(admitted)?;
                 return self.poll_again(&caller, &ticket).await;
             }
-            Command::CommandStatementQuery(_) | Command::CommandPreparedStatementQuery(_) => {
-                Some(Caller::admit(admitted.clone())?)
-            }
+            Command::CommandStatementQuery(_)
+            | Command::CommandStatementSubstraitPlan(_)
+            | Command::CommandPreparedStatementQuery(_) => Some(Caller::admit(admitted.clone())?),
             _ => None,
         };
         let info = self.flight_info(admitted, descriptor).await?;

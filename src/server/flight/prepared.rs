@@ -11,8 +11,8 @@ use std::time::Duration;
 use arrow::datatypes::SchemaRef;
 use arrow_flight::sql::{
     ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest,
-    ActionCreatePreparedStatementResult, CommandPreparedStatementQuery,
-    DoPutPreparedStatementResult,
+    ActionCreatePreparedStatementResult, ActionCreatePreparedSubstraitPlanRequest,
+    CommandPreparedStatementQuery, DoPutPreparedStatementResult,
 };
 use arrow_flight::{FlightData, FlightDescriptor, FlightInfo};
 use bytes::Bytes;
@@ -67,10 +67,27 @@ impl FlightServer {
         caller: &Caller,
         request: ActionCreatePreparedStatementRequest,
     ) -> Result<ActionCreatePreparedStatementResult> {
-        let content = Content {
-            serial: self.bound_parameters.next_serial(),
-            ..self.content(caller, request.query, request.transaction_id.as_ref())?
-        };
+        let content = self.content(caller, request.query, request.transaction_id.as_ref())?;
+        self.create_prepared_of(caller, content).await
+    }
+
+    /// Prepares a plan of Substrait.
+    pub(super) async fn create_prepared_plan(
+        &self,
+        caller: &Caller,
+        request: ActionCreatePreparedSubstraitPlanRequest,
+    ) -> Result<ActionCreatePreparedStatementResult> {
+        let id = request.transaction_id.as_ref();
+        let content = self.content_of_plan(caller, request.plan, id)?;
+        self.create_prepared_of(caller, content).await
+    }
+
+    async fn create_prepared_of(
+        &self,
+        caller: &Caller,
+        mut content: Content,
+    ) -> Result<ActionCreatePreparedStatementResult> {
+        content.serial = self.bound_parameters.next_serial();
         let statement = self.prepare_or_control(caller, &content).await?;
         // Clients take what has no schema here for an update, and send it by DoPut.
         let dataset_schema = match statement.yields_rows() {

@@ -20,6 +20,7 @@ use arrow_flight::sql::{
 };
 
 use crate::config::JammiConfig;
+use crate::engine::substrait_versions;
 use crate::error::{Error, Result};
 
 const ARROW_VERSION: &str = "59.3.0";
@@ -99,7 +100,12 @@ fn server(infos: &mut SqlInfoDataBuilder, config: &JammiConfig) {
     infos.append(SqlInfo::FlightSqlServerArrowVersion, ARROW_VERSION);
     infos.append(SqlInfo::FlightSqlServerReadOnly, false);
     infos.append(SqlInfo::FlightSqlServerSql, true);
-    infos.append(SqlInfo::FlightSqlServerSubstrait, false);
+    let substrait = substrait_versions();
+    infos.append(SqlInfo::FlightSqlServerSubstrait, substrait.is_some());
+    if let Some((oldest, newest)) = substrait {
+        infos.append(SqlInfo::FlightSqlServerSubstraitMinVersion, &*oldest);
+        infos.append(SqlInfo::FlightSqlServerSubstraitMaxVersion, &*newest);
+    }
     // More than none makes clients begin a transaction as they connect.
     infos.append(
         SqlInfo::FlightSqlServerTransaction,
@@ -491,8 +497,8 @@ mod tests {
                 .all(|code| SqlInfo::try_from(*code as i32).is_ok())
         );
         for code in (0..=576).filter(|code| SqlInfo::try_from(*code).is_ok()) {
-            // The versions of Substrait, which is not served.
-            let absent = [6, 7].contains(&code);
+            // The versions of Substrait, where that is not served.
+            let absent = [6, 7].contains(&code) && substrait_versions().is_none();
             assert_eq!(codes.contains(&(code as u32)), !absent, "{code}");
         }
     }

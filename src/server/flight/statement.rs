@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::ipc::writer::IpcWriteOptions;
-use arrow_flight::sql::{CommandStatementQuery, ProstMessageExt, TicketStatementQuery};
+use arrow_flight::sql::{
+    CommandStatementQuery, ProstMessageExt, SubstraitPlan, TicketStatementQuery,
+};
 use arrow_flight::{FlightDescriptor, FlightEndpoint, FlightInfo, IpcMessage, SchemaAsIpc, Ticket};
 use bytes::Bytes;
 use futures::StreamExt;
@@ -46,6 +48,20 @@ impl FlightServer {
             serial: 0,
             transaction,
             writes: false,
+            plan: None,
+        })
+    }
+
+    /// As [`FlightServer::content`], of a plan instead of a text.
+    pub(super) fn content_of_plan(
+        &self,
+        caller: &Caller,
+        plan: Option<SubstraitPlan>,
+        id: Option<&Bytes>,
+    ) -> Result<Content> {
+        Ok(Content {
+            plan: Some(plan.unwrap_or_default()),
+            ..self.content(caller, String::new(), id)?
         })
     }
 
@@ -69,11 +85,18 @@ impl FlightServer {
         within: Option<&SessionTransaction>,
     ) -> Result<Arc<Statement>> {
         self.admit_statement(caller, &content.sql)?;
-        let names = content.names();
-        let statement = self
-            .engine
-            .prepare_within(&caller.scope, &names, &content.sql, within)
-            .await?;
+        let (scope, names) = (&caller.scope, content.names());
+        let statement = match &content.plan {
+            None => {
+                let sql = &content.sql;
+                self.engine.prepare_within(scope, &names, sql, within).await
+            }
+            Some(SubstraitPlan { plan, version }) => {
+                self.engine
+                    .prepare_plan_within(scope, &names, plan, version, within)
+                    .await
+            }
+        }?;
         if statement.assignment().is_some() {
             caller.admitted.require_session()?;
         }

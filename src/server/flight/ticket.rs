@@ -10,6 +10,7 @@
 //! Deliberately absent: encryption, since a handle holds nothing that its holder
 //! did not send; and revocation, since rebinding the session and time do that.
 
+use arrow_flight::sql::SubstraitPlan;
 use bytes::{BufMut, Bytes, BytesMut};
 use hmac::{Hmac, KeyInit, Mac};
 use prost::Message;
@@ -63,6 +64,9 @@ pub(super) struct Content {
     /// Whether the ticket is good for one run, since what it runs is not a query.
     #[prost(bool, tag = "7")]
     pub writes: bool,
+    /// The query as a plan of Substrait, where it has no text.
+    #[prost(message, optional, tag = "8")]
+    pub plan: Option<SubstraitPlan>,
 }
 
 impl Content {
@@ -287,6 +291,7 @@ mod tests {
             serial: 3,
             transaction: None,
             writes: false,
+            plan: None,
         }
     }
 

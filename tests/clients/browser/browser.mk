@@ -33,7 +33,7 @@ browser:
 
 # BROWSER_TESTS takes more arguments, as in `make browser BROWSER_TESTS='--grep @cancel'`.
 browser-run: console $(BROWSER)/node_modules/.package-lock.json
-	cargo build --locked
+	cargo build --locked $(FEATURES)
 	cd $(BROWSER) && npm run --silent generate && npm run --silent check
 	cd $(BROWSER) && $(IN_BROWSER)
 	cd console && $(IN_BROWSER)

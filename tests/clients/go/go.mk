@@ -17,7 +17,7 @@ go go-lint:
 
 # GO_TEST takes more arguments, as in `make go GO_TEST='-run Flight/ingest'`.
 go-run:
-	cargo build --locked
+	cargo build --locked $(FEATURES)
 	cd $(GO_CLIENTS) && JAMMI_BIN=$(abspath $(TARGET_DIR))/debug/jammi $(GO_RUN) test -count=1 -timeout 10m $(GO_TEST) ./...
 
 go-lint-run:

@@ -10,7 +10,7 @@ java:
 			"install default-jdk-headless and maven" >&2; \
 		test -z "$$CI"; exit; \
 	fi; \
-	cargo build --locked && \
+	cargo build --locked $(FEATURES) && \
 	JAMMI_BIN=$(abspath $(TARGET_DIR))/debug/jammi \
 	MAVEN_OPTS="$$MAVEN_OPTS -Dorg.slf4j.simpleLogger.log.org.apache.maven.plugin.surefire=info" \
 	mvn --batch-mode --quiet --file tests/clients/java/pom.xml \

@@ -57,3 +57,14 @@ def prepared_query(handle):
 def first_field(message_bytes):
     """The value of field 1 of the message in an Any."""
     return dict(fields(Any.FromString(message_bytes).value))[1]
+
+
+def plan_of_read(table, **columns):
+    """A plan of Substrait that reads columns of a table, whose names have a number as `Type` has it."""
+    nullable = b"\x10\x01"
+    types = b"".join(field(1, field(number, nullable)) for number in columns.values())
+    names = [field(1, name) for name in columns]
+    read = field(2, b"".join(names) + field(2, types)) + field(7, b"".join(field(1, n) for n in table))
+    root = field(1, field(1, read)) + b"".join(field(2, name) for name in columns)
+    version = b"\x10\x55"  # 0.85
+    return field(3, field(2, root)) + field(6, version)

@@ -7,10 +7,12 @@ import adbc_driver_flightsql
 import adbc_driver_flightsql.dbapi
 import pyarrow as pa
 import pyarrow.compute
+import pyarrow.flight as flight
 import pyarrow.parquet as pq
 import pytest
 from adbc_driver_manager import NotSupportedError, OperationalError, ProgrammingError
 from connecting import ADBC_HEADER
+from flight_sql import plan_of_read
 
 in_adbc = partial(pytest.mark.feature, "adbc (Python)")
 
@@ -45,6 +47,23 @@ def test_rows_come_with_names_and_types(cursor):
     assert table.schema.field("price").type == pa.decimal128(10, 2)
     assert table.to_pylist()[0]["list"] == [1, 2]
     assert table.num_rows == 1
+
+
+@in_adbc("query", "isolation")
+def test_a_plan_of_substrait_runs_where_it_is_served(server, client, alice, bob, notes):
+    plan = plan_of_read(notes.split("."), id=7, title=12)
+    with flight.connect(server.url) as flights:
+        served = "CreatePreparedSubstraitPlan" in {action.type for action in flights.list_actions()}
+    for tenant, titles in ((alice, ["a1", "a2", "shared"]), (bob, ["b1", "shared"])):
+        with client(tenant).connect() as connection, connection.cursor() as cursor:
+            if served:
+                cursor.execute(plan)
+                table = cursor.fetch_arrow_table()
+                assert table.column_names == ["id", "title"]
+                assert sorted(table.column("title").to_pylist()) == titles
+            else:
+                with pytest.raises(NotSupportedError, match="--features substrait"):
+                    cursor.execute(plan)
 
 
 @in_adbc("query")
