@@ -17,6 +17,7 @@ use datafusion::prelude::SessionConfig;
 
 use super::coercion::Operands;
 use super::fault::planning;
+use super::held::TellHeld;
 use super::limits::Limits;
 use super::queue::Queue;
 use super::shares::Shares;
@@ -67,6 +68,7 @@ impl Planner {
             .with_runtime_env(shares.runtime())
             .with_default_features()
             .with_physical_optimizer_rule(Arc::new(YieldAboveJoins))
+            .with_physical_optimizer_rule(Arc::new(TellHeld))
             .build();
         bound_functions(&mut state, config.memory_bytes)?;
         state

@@ -33,6 +33,7 @@ use datafusion::physical_plan::{
 use futures::{Stream, StreamExt};
 
 use super::fault::{carried, planning};
+use super::held::Held;
 use super::stored::StoredTable;
 use super::system::SystemTable;
 use super::total::is_total;
@@ -256,6 +257,8 @@ pub struct GuardExec {
     scope: Scope,
     table: String,
     scan: LaneScan,
+    /// What is evaluated above it and not below: to be shown.
+    held: Arc<[Held]>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
@@ -273,6 +276,7 @@ impl GuardExec {
             scope,
             table,
             scan,
+            held: Arc::default(),
             properties: Arc::new(properties),
             metrics: ExecutionPlanMetricsSet::new(),
         }
@@ -287,12 +291,36 @@ impl GuardExec {
     /// values of some columns alone; `None` where no index finds them.
     pub(super) fn offering_extremes(&self, columns: &[usize]) -> Option<Self> {
         let scan = self.scan.plan.downcast_ref::<TableScanExec>()?;
-        let scan = LaneScan {
-            plan: Arc::new(scan.offering_extremes(columns)?),
+        let scan = self.over(Arc::new(scan.offering_extremes(columns)?));
+        Some(GuardExec::new(self.scope.clone(), self.table.clone(), scan))
+    }
+
+    /// The same guard, which shows what is held above it.
+    pub(super) fn holding(&self, held: &[Held]) -> Self {
+        GuardExec {
+            held: held.into(),
+            ..self.with_scan(Arc::clone(&self.scan.plan))
+        }
+    }
+
+    fn over(&self, plan: Arc<dyn ExecutionPlan>) -> LaneScan {
+        LaneScan {
+            plan,
             lane: self.scan.lane.clone(),
             output: Arc::clone(&self.scan.output),
-        };
-        Some(GuardExec::new(self.scope.clone(), self.table.clone(), scan))
+        }
+    }
+
+    /// The guard of another plan of the same scan, which has not run.
+    fn with_scan(&self, plan: Arc<dyn ExecutionPlan>) -> Self {
+        GuardExec {
+            scope: self.scope.clone(),
+            table: self.table.clone(),
+            scan: self.over(plan),
+            held: Arc::clone(&self.held),
+            properties: Arc::clone(&self.properties),
+            metrics: ExecutionPlanMetricsSet::new(),
+        }
     }
 
     /// The guard of the same scan where parameters have `values`.
@@ -306,17 +334,7 @@ impl GuardExec {
                 ));
             }
         };
-        Ok(GuardExec {
-            scope: self.scope.clone(),
-            table: self.table.clone(),
-            scan: LaneScan {
-                plan: scan,
-                lane: self.scan.lane.clone(),
-                output: Arc::clone(&self.scan.output),
-            },
-            properties: Arc::clone(&self.properties),
-            metrics: ExecutionPlanMetricsSet::new(),
-        })
+        Ok(self.with_scan(scan))
     }
 
     /// Says what state of the lanes the scan reads, before it is executed.
@@ -378,8 +396,15 @@ impl DisplayAs for GuardExec {
         )?;
         let stored = self.scan.plan.downcast_ref::<TableScanExec>();
         match stored.map(TableScanExec::lookup_columns) {
-            Some(lookup) if !lookup.is_empty() => write!(f, ", lookup=[{}]", lookup.join(", ")),
-            _ => Ok(()),
+            Some(lookup) if !lookup.is_empty() => write!(f, ", lookup=[{}]", lookup.join(", "))?,
+            _ => {}
+        }
+        match &*self.held {
+            [] => Ok(()),
+            held => {
+                let held: Vec<String> = held.iter().map(Held::to_string).collect();
+                write!(f, ", held above=[{}]", held.join(", "))
+            }
         }
     }
 }
@@ -422,17 +447,10 @@ impl ExecutionPlan for GuardExec {
     // A recursive query executes its plan anew for each step, and a scan of files
     // remembers which of them it has read.
     fn reset_state(self: Arc<Self>) -> Result<Arc<dyn ExecutionPlan>> {
-        let scan = LaneScan {
-            plan: reset_plan_states(Arc::clone(&self.scan.plan))?,
-            lane: self.scan.lane.clone(),
-            output: Arc::clone(&self.scan.output),
-        };
+        let scan = reset_plan_states(Arc::clone(&self.scan.plan))?;
         Ok(Arc::new(GuardExec {
-            scope: self.scope.clone(),
-            table: self.table.clone(),
-            scan,
-            properties: Arc::clone(&self.properties),
             metrics: self.metrics.clone(),
+            ..self.with_scan(scan)
         }))
     }
 

@@ -25,6 +25,7 @@ mod define;
 mod extremes;
 mod fault;
 mod guard;
+mod held;
 mod ingest;
 mod interrupt;
 mod limits;

@@ -17,6 +17,7 @@ mod client;
 mod definitions;
 mod doors;
 mod engine;
+mod explained;
 #[path = "../../src/backend/tests/failing_disk.rs"]
 mod failing_disk;
 mod faults;
