@@ -35,6 +35,7 @@
 //! | [`table`] | tables whose rows are in lanes |
 //! | [`engine`] | statements: names, rule, guard, proof |
 //! | [`session`] | the embedding API |
+//! | [`verify`] | whether an installation keeps its promises |
 //! | [`server`] | gRPC, Flight SQL, gRPC-Web, health, metrics |
 //! | [`cli`] | the `jammi` command |
 //!
@@ -73,5 +74,6 @@ pub mod session;
 pub mod source;
 pub mod table;
 pub mod tenant;
+pub mod verify;
 
 pub use tenant::{TenantBinding, TenantId};

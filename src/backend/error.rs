@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use rusqlite::ErrorCode;
 use rusqlite::ffi;
 
+use super::pool::TENANTS_DIR;
 use crate::error::Error;
 use crate::tenant::Lane;
 
@@ -24,6 +25,17 @@ pub enum DatabaseName {
     System,
     /// The rows of one lane.
     Lane(Lane),
+}
+
+impl DatabaseName {
+    /// Its file, from the artifact directory.
+    pub fn file(self) -> String {
+        match self {
+            DatabaseName::System => "system.db".to_owned(),
+            DatabaseName::Lane(Lane::Global) => "global.db".to_owned(),
+            DatabaseName::Lane(Lane::Tenant(tenant)) => format!("{TENANTS_DIR}/{tenant}.db"),
+        }
+    }
 }
 
 impl fmt::Display for DatabaseName {

@@ -265,13 +265,7 @@ impl Pool {
     }
 
     pub fn path(&self, name: DatabaseName) -> PathBuf {
-        match name {
-            DatabaseName::System => self.artifact_dir.join("system.db"),
-            DatabaseName::Lane(Lane::Global) => self.artifact_dir.join("global.db"),
-            DatabaseName::Lane(Lane::Tenant(tenant)) => {
-                self.artifact_dir.join(format!("{TENANTS_DIR}/{tenant}.db"))
-            }
-        }
+        self.artifact_dir.join(name.file())
     }
 
     pub fn context(&self, database: DatabaseName) -> Context {

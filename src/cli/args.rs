@@ -8,7 +8,9 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use super::target::ServerUrl;
 use crate::catalog::SourceFormat;
+use crate::error::Error;
 use crate::tenant::TenantId;
+use crate::verify::Canary;
 
 /// A multi-tenant database: one engine, one connection per tenant.
 ///
@@ -75,6 +77,8 @@ pub enum Command {
     Models(ModelsCommand),
     /// Run SQL and write its rows to stdout.
     Query(QueryArgs),
+    /// Check that tenants are kept apart in a directory; exits with 1 where they are not.
+    Verify(VerifyArgs),
     /// Talk SQL: interactively on a terminal, else statement by statement from stdin.
     Shell(OutputArgs),
     /// The keys by which clients of a server authenticate.
@@ -104,6 +108,34 @@ pub struct ServeArgs {
     /// Start with a small data set of three tenants and a shared table.
     #[arg(long)]
     pub sample: bool,
+}
+
+/// What to check beside what has to hold of every installation.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// Also run the statements of a file, which only read, as every tenant.
+    #[arg(long, value_name = "FILE")]
+    pub statements: Vec<PathBuf>,
+    /// A text that only one tenant may be shown.
+    #[arg(
+        long = "canary",
+        value_name = "UUID=TEXT",
+        value_parser = canary,
+        requires = "statements"
+    )]
+    pub canaries: Vec<Canary>,
+}
+
+fn canary(text: &str) -> Result<Canary, String> {
+    let (tenant, text) = text.split_once('=').ok_or("write a tenant, = and a text")?;
+    let tenant = tenant.parse().map_err(|error: Error| error.to_string())?;
+    match text.is_empty() {
+        true => Err("the text is empty".into()),
+        false => Ok(Canary {
+            tenant,
+            text: text.to_owned(),
+        }),
+    }
 }
 
 /// What to do with the settings.

@@ -35,13 +35,7 @@ pub async fn restore(global: &GlobalArgs, file: &Path) -> Outcome {
 
 /// The lanes of the directory, and the one that the command is for.
 async fn open(global: &GlobalArgs, command: &str) -> Outcome<(Backend, Lane)> {
-    if settings::server_url(global)?.is_some() {
-        return Err(Failure::Usage(format!(
-            "{command} works on the databases themselves, also beside a running server: use \
-             --artifact-dir instead of --url"
-        )));
-    }
-    let config = settings::load(global, None)?;
+    let config = settings::of_directory(global, command)?;
     let backend = Backend::open(&config.artifact_dir, &config.lanes)
         .await
         .map_err(|error| Failure::Connection(error.to_string()))?;

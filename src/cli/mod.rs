@@ -29,6 +29,7 @@ mod shell;
 mod sources;
 mod table_rows;
 mod tables;
+mod verify;
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -104,6 +105,10 @@ async fn run(cli: Cli) -> Outcome {
         Command::Keys(command) => {
             let interrupt = Interrupt::listen();
             interrupt.or(keys::run(&global, command)).await
+        }
+        Command::Verify(args) => {
+            let interrupt = Interrupt::listen();
+            interrupt.or(verify::run(&global, args)).await
         }
         Command::Backup { file } => {
             let interrupt = Interrupt::listen();

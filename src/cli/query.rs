@@ -73,7 +73,8 @@ pub async fn run_statement(target: &Target, sql: &str, output: &mut Output) -> O
     Ok(progress)
 }
 
-fn read_script(path: &Path) -> Outcome<String> {
+/// The text of a file of statements, or of stdin where it is called `-`.
+pub fn read_script(path: &Path) -> Outcome<String> {
     let (name, bytes) = if path == Path::new("-") {
         let mut bytes = Vec::new();
         let read = io::stdin().lock().read_to_end(&mut bytes);

@@ -22,6 +22,17 @@ pub fn load(global: &GlobalArgs, serve: Option<&ServeArgs>) -> Outcome<JammiConf
     JammiConfig::load(sources(global, serve)?).map_err(wrong_settings)
 }
 
+/// As [`load`], of a command that works on the databases of a directory alone.
+pub fn of_directory(global: &GlobalArgs, command: &str) -> Outcome<JammiConfig> {
+    if server_url(global)?.is_some() {
+        return Err(Failure::Usage(format!(
+            "{command} works on the databases themselves, also beside a running server: use \
+             --artifact-dir instead of --url"
+        )));
+    }
+    load(global, None)
+}
+
 /// `jammi config show`.
 pub fn show(global: &GlobalArgs) -> Outcome {
     let text = config::show(sources(global, None)?).map_err(wrong_settings)?;

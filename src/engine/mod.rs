@@ -330,6 +330,15 @@ impl Engine {
             && statement::read(sql, limits).is_ok_and(|read| statement::only_binds(&read))
     }
 
+    /// The kind of the statement that a text is, whatever its names mean.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for text that does not parse, `Unimplemented` for a
+    /// statement that is not served.
+    pub fn kind_of(&self, sql: &str) -> Result<StatementKind> {
+        statement::kind_of(&statement::read(sql, self.0.planner.limits())?)
+    }
+
     async fn plan(
         &self,
         scope: &Scope,

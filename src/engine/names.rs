@@ -50,7 +50,9 @@ use super::stored::{StoredTable, Use};
 use super::system::{CATALOG_SCHEMA, SYSTEM_CATALOG, SystemTable, catalog_tables};
 use super::types::ExtensionTypes;
 use super::write::{TARGET, WRITTEN, for_column};
-use crate::catalog::{Catalog, CatalogSnapshot, Relation, RelationBody, ViewDefinition};
+use crate::catalog::{
+    Catalog, CatalogSnapshot, Relation, RelationBody, TENANT_COLUMN, ViewDefinition,
+};
 use crate::error::Error;
 use crate::table::ChunkCache;
 use crate::tenant::Scope;
@@ -97,6 +99,9 @@ pub struct TableEntry {
     pub kind: &'static str,
     /// The columns.
     pub arrow_schema: SchemaRef,
+    /// The one that says whose a row is, where rows of several tenants may be told
+    /// apart. Of a view nothing is said: it has the columns that its query makes.
+    pub tenant_column: Option<String>,
 }
 
 /// Every table in `snapshot` and the server's own, by catalog, schema and name.
@@ -108,6 +113,7 @@ pub(super) fn visible_tables(snapshot: &CatalogSnapshot) -> Vec<TableEntry> {
             schema: CATALOG_SCHEMA.into(),
             name: name.into(),
             kind: "SYSTEM TABLE",
+            tenant_column: Some(TENANT_COLUMN.into()),
             arrow_schema,
         });
     let sources = snapshot.sources().map(|source| TableEntry {
@@ -116,6 +122,7 @@ pub(super) fn visible_tables(snapshot: &CatalogSnapshot) -> Vec<TableEntry> {
         name: source.definition.name.clone(),
         kind: "TABLE",
         arrow_schema: Arc::clone(&source.definition.schema),
+        tenant_column: source.definition.tenant_column.name().map(str::to_owned),
     });
     let stored = snapshot.relations().map(|relation| TableEntry {
         catalog: MUTABLE_CATALOG.into(),
@@ -127,6 +134,7 @@ pub(super) fn visible_tables(snapshot: &CatalogSnapshot) -> Vec<TableEntry> {
             RelationBody::View(_) => "VIEW",
         },
         arrow_schema: relation.schema(),
+        tenant_column: relation.table().map(|_| TENANT_COLUMN.into()),
     });
     let mut tables: Vec<TableEntry> = system.chain(sources).chain(stored).collect();
     tables.sort_by(|a, b| (&a.catalog, &a.schema, &a.name).cmp(&(&b.catalog, &b.schema, &b.name)));

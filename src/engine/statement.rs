@@ -517,7 +517,7 @@ impl StatementKind {
 
 /// The kind of a statement. Everything that is not listed is refused, so that
 /// a kind which a newer parser knows is refused too.
-fn kind_of(statement: &ast::Statement) -> Result<StatementKind> {
+pub(super) fn kind_of(statement: &ast::Statement) -> Result<StatementKind> {
     use ast::Statement::*;
     match statement {
         Query(query) if setting::is_set_config(query) => Ok(StatementKind::Set),

@@ -12,6 +12,7 @@ const LAYERS: &[&[&str]] = &[
     &["table", "source"],
     &["engine"],
     &["session"],
+    &["verify"],
     &["server"],
     &["cli"],
 ];

@@ -44,4 +44,5 @@ mod surface;
 mod tables;
 mod temporary;
 mod types;
+mod verify;
 mod writes;

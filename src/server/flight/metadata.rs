@@ -324,6 +324,7 @@ mod tests {
             name: name.into(),
             kind,
             arrow_schema: Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, false)])),
+            tenant_column: None,
         };
         vec![
             entry("jammi", "catalog", "sources", "SYSTEM TABLE"),

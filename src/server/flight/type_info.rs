@@ -301,6 +301,7 @@ mod tests {
             name: "mail".into(),
             kind: "TABLE",
             arrow_schema: Arc::new(Schema::new(fields)),
+            tenant_column: None,
         };
         let schema = table_schema(&table);
         let told = |column: usize, key: &str| {
