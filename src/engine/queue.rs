@@ -14,8 +14,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use metrics::{gauge, histogram};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -60,6 +61,27 @@ pub(super) struct Place {
     counted: bool,
 }
 
+/// A statement that waits, as metrics tell of it. Whose it is they do not.
+struct Waiting {
+    since: Instant,
+}
+
+impl Waiting {
+    fn begin() -> Self {
+        gauge!("jammi_queries_waiting").increment(1.0);
+        Waiting {
+            since: Instant::now(),
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        gauge!("jammi_queries_waiting").decrement(1.0);
+        histogram!("jammi_query_wait_seconds").record(self.since.elapsed().as_secs_f64());
+    }
+}
+
 impl Queue {
     pub(super) fn new(config: &EngineConfig) -> Arc<Self> {
         Arc::new(Queue {
@@ -100,6 +122,7 @@ impl Queue {
             state.has_turn(tenant);
             given
         };
+        let _waiting = Waiting::begin();
         match timeout(self.timeout, given).await {
             Ok(Ok(place)) => Ok(place),
             _ => Err(Error::ResourceExhausted(format!(
@@ -128,6 +151,7 @@ impl Queue {
             state.has_turn(tenant);
             given
         };
+        let _waiting = Waiting::begin();
         given.await.ok()
     }
 

@@ -74,6 +74,10 @@ fn describe() {
             "jammi_queries_running",
             "Queries of tickets that run and can be cancelled",
         ),
+        (
+            "jammi_queries_waiting",
+            "Statements that wait for their turn to run",
+        ),
         ("jammi_requests_active", "Requests that are running"),
         (
             "jammi_sessions_bound",
@@ -133,5 +137,10 @@ fn describe() {
         "jammi_request_seconds",
         Unit::Seconds,
         "How long requests took, by method"
+    );
+    describe_histogram!(
+        "jammi_query_wait_seconds",
+        Unit::Seconds,
+        "How long statements waited for their turn, of those that did"
     );
 }

@@ -37,7 +37,7 @@ fn run_on_all_cores(client: &Client, sql: &str) -> Vec<JoinHandle<Result<(), Sta
 
 /// How often the server is asked what it runs: seldom enough to leave the cores to
 /// it.
-const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+pub const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Waits until the server runs `wanted` statements, by its own metrics.
 pub async fn until_active(server: &TestServer, wanted: usize) {

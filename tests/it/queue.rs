@@ -9,7 +9,7 @@ use tonic::{Code, Status};
 
 use crate::client::{ALICE, BOB, Client};
 use crate::harness::TestServer;
-use crate::heavy::until_active;
+use crate::heavy::{LOOK_INTERVAL, until_active};
 use crate::slow_readers::begin_to_read;
 
 const ENDLESS: &str = "SELECT count(*) FROM generate_series(1, 1000000) a, \
@@ -48,6 +48,31 @@ fn assert_names(status: &Status, setting: &str) {
     assert!(!status.message().contains(BOB), "{status:?}");
 }
 
+/// What a metric without labels says; 0 where it has not been told of.
+async fn metric(server: &TestServer, name: &str) -> f64 {
+    let (_, page) = server.page("/metrics").await;
+    let mut values = page
+        .lines()
+        .filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    values.next().map_or(0.0, |value| value.parse().unwrap())
+}
+
+/// Waits until so many statements wait, or none. The metrics are the process's, so that
+/// those of other tests may be among them.
+async fn until_waiting(server: &TestServer, wanted: usize) {
+    loop {
+        let waiting = metric(server, "jammi_queries_waiting").await;
+        let reached = match wanted {
+            0 => waiting == 0.0,
+            wanted => waiting >= wanted as f64,
+        };
+        if reached {
+            return;
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+}
+
 async fn end(server: TestServer, running: Vec<Running>) {
     for query in running {
         query.abort();
@@ -65,7 +90,9 @@ async fn one_tenants_line_is_in_nobody_elses_way() {
     })
     .await;
     // Two run, which is all, three wait, and the sixth may not.
+    let waited = metric(&server, "jammi_query_wait_seconds_count").await;
     let (refused, running) = first_refused(run_endless(&alice, 6)).await;
+    until_waiting(&server, 3).await;
     assert_names(&refused, "engine.tenant_queries_waiting_max (now 3)");
     // What is short waits for no turn.
     assert_eq!(alice.query("SELECT 1 AS one").await.unwrap().num_rows(), 1);
@@ -78,6 +105,13 @@ async fn one_tenants_line_is_in_nobody_elses_way() {
         query.abort();
     }
     until_active(&server, 0).await;
+    until_waiting(&server, 0).await;
+    assert!(metric(&server, "jammi_query_wait_seconds_count").await >= waited + 3.0);
+    let (_, page) = server.page("/metrics").await;
+    let told = page.lines().filter(|line| line.contains("_wait"));
+    for line in told {
+        assert!(!line.contains(ALICE) && !line.contains(BOB), "{line}");
+    }
     assert_eq!(alice.query(SMALL).await.unwrap().num_rows(), 7);
     server.stop().await;
 }
