@@ -15,6 +15,8 @@ mod store;
 mod writer;
 
 #[cfg(test)]
+mod schedules;
+#[cfg(test)]
 mod tests;
 
 pub use admission::{Admitted, SESSION_HEADER, TenantInterceptor};

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use dashmap::DashMap;
 use metrics::gauge;
 use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
 
 use super::clock::Clock;
 use super::key::{KeyParts, SessionKey};
@@ -70,7 +71,7 @@ impl SessionMap {
             bindings: DashMap::new(),
             max: limits.max,
             idle_timeout_ms: idle_timeout_ms.unwrap_or(i64::MAX),
-            generation: AtomicU64::new(first_generation(clock.now_ms())),
+            generation: AtomicU64::new(first_generation()),
             clock,
         });
         let mut expired = Vec::new();
@@ -175,11 +176,11 @@ fn stopped() -> Error {
     Error::Unavailable("the server is stopping: send the request to another one".into())
 }
 
-/// A number that no earlier process counted to, so that handles which outlive a
-/// process never fit a later binding: it would take a million bindings a
-/// millisecond.
-fn first_generation(now_ms: i64) -> u64 {
-    u64::try_from(now_ms).unwrap_or(0).max(1) << 20
+/// A number that no earlier process counted to or from, whatever clocks say, so that
+/// handles which outlive a process never fit a later binding: one of 62 random bits.
+fn first_generation() -> u64 {
+    let (_, random) = Uuid::new_v4().as_u64_pair();
+    (random & (u64::MAX >> 2)).max(1)
 }
 
 /// What readers and the writer share.

@@ -226,6 +226,59 @@ async fn an_idle_binding_is_gone_and_a_used_one_stays() {
     assert_eq!(fixture.tenant("idle").as_deref(), Some(ALICE));
 }
 
+/// Symptom: after the clock was set back and the server restarted at the very
+/// millisecond at which it was started before, a generation was that of another binding.
+/// Cause: generations were counted from the time. Fix: from a random number.
+#[tokio::test]
+async fn a_clock_that_is_set_back_gives_no_generation_twice() {
+    let mut generations = std::collections::HashSet::new();
+    let fixture = Fixture::new(10).await;
+    for (session, tenant) in [("s2", BOB), ("s1", ALICE)] {
+        let bound = fixture.bind(session, tenant).await.unwrap();
+        assert!(generations.insert(bound.generation));
+    }
+    fixture.clock.advance_ms(-1);
+    let fixture = fixture.restart(10).await;
+    for (session, tenant) in [("s1", ALICE), ("s2", BOB)] {
+        let bound = fixture.map.binding(&fixture.who, &id(session)).unwrap();
+        assert_eq!(bound.tenant.to_string(), tenant);
+        assert!(generations.insert(bound.generation));
+    }
+}
+
+/// Symptom: after the clock had been set back by an hour, a full map refused everybody
+/// for an hour, and sessions that nobody used stayed as long. Cause: they were last used
+/// in the future. Fix: what was last used later than now was used now.
+#[tokio::test]
+async fn a_clock_that_jumps_ends_sessions_no_later_than_they_idle() {
+    const HOUR_MS: i64 = 3_600_000;
+    let fixture = Fixture::new(2).await;
+    for (session, tenant) in [("s1", ALICE), ("s2", BOB)] {
+        fixture.bind(session, tenant).await.unwrap();
+    }
+    // Looks for idle ones, and finds none.
+    assert!(fixture.bind("s3", BOB).await.is_err());
+
+    // Back: nobody is idle, and everybody is who it was.
+    fixture.clock.advance_ms(-HOUR_MS);
+    assert_eq!(fixture.map.sweep().await.unwrap().expired, 0);
+    for (session, tenant) in [("s1", ALICE), ("s2", BOB)] {
+        assert_eq!(fixture.tenant(session).as_deref(), Some(tenant));
+    }
+    // One that is not used is idle as soon as ever, and its place is another's.
+    fixture.clock.advance_ms(IDLE_TIMEOUT_MS);
+    assert_eq!(fixture.tenant("s1").as_deref(), Some(ALICE));
+    fixture.clock.advance_ms(1);
+    fixture.bind("s3", BOB).await.unwrap();
+    assert_eq!(fixture.tenant("s2"), None);
+
+    // Forward: everybody is idle, and so bound to nothing.
+    fixture.clock.advance_ms(HOUR_MS);
+    for session in ["s1", "s2", "s3"] {
+        assert_eq!(fixture.tenant(session), None);
+    }
+}
+
 #[tokio::test]
 async fn a_restart_keeps_what_is_in_use() {
     let fixture = Fixture::new(10).await;

@@ -27,7 +27,7 @@ const TOUCHES_MAX: usize = 4_096;
 
 /// How often, in milliseconds, a full map is searched for idle bindings on
 /// behalf of a caller who wants one more.
-const PURGE_INTERVAL_MS: i64 = 1_000;
+const PURGE_INTERVAL_MS: u64 = 1_000;
 
 /// A change that a caller waits for.
 pub(super) enum Command {
@@ -232,7 +232,8 @@ impl Writer {
     /// Makes room in a full map. Not for every caller: searching it takes as
     /// long as it is large.
     fn purge(&mut self, now_ms: i64, plan: &mut Plan) {
-        if now_ms.saturating_sub(self.purged_at_ms) < PURGE_INTERVAL_MS {
+        // Also where the clock was set back.
+        if now_ms.abs_diff(self.purged_at_ms) < PURGE_INTERVAL_MS {
             return;
         }
         self.purged_at_ms = now_ms;
@@ -246,6 +247,8 @@ impl Writer {
         let used = |binding: &Binding| binding.last_used_ms.load(Ordering::Relaxed);
         let mut idle: Vec<SessionKey> = Vec::new();
         for entry in &self.shared.bindings {
+            // One that was used later than now was used before the clock was set back.
+            entry.last_used_ms.fetch_min(now_ms, Ordering::Relaxed);
             if self.shared.is_idle(used(entry.value()), now_ms) && !keep.contains_key(entry.key()) {
                 idle.push(entry.key().clone());
             }
