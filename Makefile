@@ -87,4 +87,5 @@ include tests/clients/go/go.mk
 include tests/clients/java/java.mk
 include tests/clients/browser/browser.mk
 include tests/isolation/isolation.mk
+include fuzz/fuzz.mk
 -include benches/bench.mk

@@ -24,6 +24,8 @@ mod control;
 mod define;
 mod extremes;
 mod fault;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod guard;
 mod held;
 mod ingest;

@@ -32,7 +32,7 @@ pub(crate) async fn list(engine: &Engine, scope: &Scope) -> Result<Vec<proto::Ta
     Ok(relations.iter().map(table_message).collect())
 }
 
-fn new_table(request: proto::CreateTableRequest) -> Result<NewTable> {
+pub(super) fn new_table(request: proto::CreateTableRequest) -> Result<NewTable> {
     let schema = schema_ipc::decode_message(&request.schema).map_err(|why| {
         Error::InvalidArgument(format!(
             "the schema cannot be read ({why}): send it as an Arrow IPC schema message, as \

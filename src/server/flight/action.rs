@@ -209,7 +209,7 @@ impl FlightServer {
 }
 
 /// The request of a Flight SQL action, which comes wrapped.
-fn unpack<M: ProstMessageExt>(action: &str, body: &[u8]) -> Result<M> {
+pub(super) fn unpack<M: ProstMessageExt>(action: &str, body: &[u8]) -> Result<M> {
     let any = Any::decode(body).map_err(|error| malformed(action, &error))?;
     match any.unpack() {
         Ok(Some(request)) => Ok(request),
@@ -223,7 +223,7 @@ fn unpack<M: ProstMessageExt>(action: &str, body: &[u8]) -> Result<M> {
 }
 
 /// The request of a Flight action, which comes as it is.
-fn decode<M: Message + Default>(action: &str, body: &[u8]) -> Result<M> {
+pub(super) fn decode<M: Message + Default>(action: &str, body: &[u8]) -> Result<M> {
     M::decode(body).map_err(|error| malformed(action, &error))
 }
 

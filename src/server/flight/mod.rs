@@ -17,6 +17,8 @@ mod binding;
 mod cancel;
 mod deadline;
 mod encode;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod like;
 mod metadata;
 mod parameters;

@@ -111,7 +111,7 @@ impl Sealer {
         Self::with_key(&key, bytes_max)
     }
 
-    fn with_key(key: &[u8; 64], bytes_max: usize) -> Self {
+    pub(super) fn with_key(key: &[u8; 64], bytes_max: usize) -> Self {
         let keyed = Hmac::new_from_slice(key).expect("HMAC takes a key of any length");
         Sealer { keyed, bytes_max }
     }
@@ -259,6 +259,14 @@ fn changed() -> Error {
          prepare the statement again"
             .into(),
     )
+}
+
+/// Bytes that have the MAC of `sealer` as if it had sealed them: what a handle would say
+/// if its MAC did not keep strangers out.
+#[cfg(any(test, fuzzing))]
+pub(super) fn signed(sealer: &Sealer, payload: &[u8]) -> Bytes {
+    let mac = sealer.mac(payload).finalize().into_bytes();
+    [&[LAYOUT][..], &mac, payload].concat().into()
 }
 
 #[cfg(test)]

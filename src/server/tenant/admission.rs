@@ -262,7 +262,7 @@ fn unauthenticated() -> Error {
 /// The one session that the metadata names. Clients that set the header on
 /// several levels send it more than once, and proxies join repeated headers
 /// with commas: both are fine while every value is the same.
-fn session_of(metadata: &MetadataMap) -> Result<Option<SessionId>> {
+pub(super) fn session_of(metadata: &MetadataMap) -> Result<Option<SessionId>> {
     let mut found: Option<SessionId> = None;
     for value in metadata.get_all(SESSION_HEADER) {
         for text in values_of(value)? {

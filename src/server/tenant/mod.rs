@@ -8,6 +8,8 @@
 mod admission;
 mod clock;
 mod cookie;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod key;
 mod session_keys;
 mod sessions;
