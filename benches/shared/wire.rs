@@ -85,6 +85,27 @@ impl Server {
         self.process.id()
     }
 
+    /// Counts the peak of memory anew: the bytes that are in memory now.
+    pub fn reset_peak(&self) -> Outcome<u64> {
+        std::fs::write(format!("/proc/{}/clear_refs", self.process_id()), "5")?;
+        self.status("VmRSS:")
+    }
+
+    /// The most bytes that were in memory since.
+    pub fn peak(&self) -> Outcome<u64> {
+        self.status("VmHWM:")
+    }
+
+    fn status(&self, field: &str) -> Outcome<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process_id()))?;
+        let kibibytes: u64 = status
+            .lines()
+            .find_map(|line| line.strip_prefix(field)?.split_whitespace().next())
+            .ok_or("the process has no such field")?
+            .parse()?;
+        Ok(kibibytes << 10)
+    }
+
     /// A connection of its own in a session, as an application would have one.
     pub async fn connect(&self, session: &str) -> Outcome<Client> {
         let channel = Endpoint::from_shared(self.address.clone())?
