@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn handles_of_strangers_open_for_nobody() {
-        run("handles", super::handles, 10_000);
+        run("handles", super::handles, 3_000);
     }
 
     #[test]

@@ -90,7 +90,7 @@ pub use ingest::{IfExists, IfMissing, IngestTarget};
 pub use lossless::{Texts, converted};
 pub use names::{LOCAL_TEMPORARY, MUTABLE_CATALOG, NameDefaults, PUBLIC_SCHEMA, TableEntry};
 pub use rule::TenantScopeAnalyzerRule;
-pub use setting::{Assignment, TENANT_SETTING, may_assign};
+pub use setting::{Assignment, TENANT_SETTING, first_word, may_assign};
 pub use statement::{Statement, StatementKind};
 pub use stream::RecordStream;
 pub use substrait::substrait_versions;

@@ -167,7 +167,7 @@ impl Assignment {
 /// Whether a text may set the setting: what does not look so is not parsed to find
 /// out. One that does may be anything else all the same.
 pub fn may_assign(sql: &str) -> bool {
-    let text = sql.trim_start();
+    let text = first_word(sql);
     let starts_with = |word: &str| starts_with_word(text, word);
     // A comment may hide the first word.
     starts_with("SET")
@@ -177,6 +177,11 @@ pub fn may_assign(sql: &str) -> bool {
             let rest = text["SELECT".len()..].trim_start();
             is_comment(rest) || starts_with_word(rest, SET_CONFIG)
         })
+}
+
+/// A text from its first word or comment on: empty statements may be before it.
+pub fn first_word(sql: &str) -> &str {
+    sql.trim_start_matches(|c: char| c.is_whitespace() || c == ';')
 }
 
 fn is_comment(text: &str) -> bool {

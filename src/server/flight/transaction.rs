@@ -11,7 +11,7 @@ use arrow_flight::sql::{
 };
 use bytes::Bytes;
 
-use crate::engine::{RecordStream, Statement, TransactionControl, may_assign};
+use crate::engine::{RecordStream, Statement, TransactionControl, first_word, may_assign};
 use crate::error::{Error, Result};
 use crate::server::tenant::SESSION_HEADER;
 
@@ -326,7 +326,7 @@ fn may_control(sql: &str) -> bool {
         "SAVEPOINT",
         "RELEASE",
     ];
-    let text = sql.trim_start();
+    let text = first_word(sql);
     // A comment may hide the first word.
     text.starts_with("--")
         || text.starts_with("/*")

@@ -40,6 +40,9 @@ async fn a_session_is_bound_by_sql_and_reads_what_it_is_bound_to() {
             Some(ALICE),
         ),
         (format!("set app.current_tenant_id to '{BOB}';"), Some(BOB)),
+        // Symptom: after an empty statement it was told to be sent to a server. Cause:
+        // the text was looked at from its first character that is not blank.
+        (format!(" ;; {}", set(ALICE)), Some(ALICE)),
         (
             format!(
                 "/* mine */ SET App.Current_Tenant_ID = '{}'",

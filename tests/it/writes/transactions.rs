@@ -227,7 +227,7 @@ async fn a_session_has_one_transaction_by_text() {
         "send BEGIN first",
     );
 
-    alice.update("BEGIN").await.unwrap();
+    alice.update("; BEGIN").await.unwrap();
     alice.update("TRUNCATE t").await.unwrap();
     alice.update("ROLLBACK").await.unwrap();
     assert_eq!(alice.shows("SELECT count(*) FROM t").await, "3");
