@@ -339,6 +339,7 @@ mod tests {
                 schema: "public".into(),
                 name: "t".into(),
                 kind,
+                tenant_column: None,
                 arrow_schema: Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, true)])),
             };
             let schema = table_schema(&table);

@@ -301,7 +301,7 @@ async fn run(asks: &[Ask], sessions_max: usize, failures: usize, choices: &mut C
     };
     let who = Principal::trusted_network();
     let clock = Arc::new(TickingClock(AtomicI64::new(1_700_000_000_000)));
-    let map = SessionMap::open(store.clone(), &who, &limits, clock)
+    let map = SessionMap::open(store.clone(), &limits, clock)
         .await
         .unwrap();
     let mut run = Run {
