@@ -21,7 +21,11 @@ function environment(more: Record<string, string>): NodeJS.ProcessEnv {
 
 /** What the command writes to stdout. */
 export function jammi(...words: string[]): string {
-  return execFileSync(JAMMI, words, { encoding: "utf8", env: environment({}), stdio: ["ignore", "pipe", "pipe"] });
+  return execFileSync(JAMMI, words, {
+    encoding: "utf8",
+    env: environment({}),
+    stdio: ["ignore", "pipe", "pipe"],
+  });
 }
 
 export class Server {
