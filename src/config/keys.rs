@@ -182,6 +182,7 @@ pub(super) const KEYS: &[Key] = &[
     key("engine.list_items_max", Kind::Number),
     key("engine.plan_cache_entries", Kind::Number),
     key("engine.table_cache_bytes", Kind::Number),
+    key("engine.source_cache_bytes", Kind::Number),
     key("log.format", Kind::Text),
     key("log.filter", Kind::Text),
 ];

@@ -341,6 +341,8 @@ pub struct EngineConfig {
     pub plan_cache_entries: u64,
     /// The memory that keeps decoded columns of stored tables, in bytes.
     pub table_cache_bytes: u64,
+    /// The memory that keeps decoded columns of Parquet sources, in bytes.
+    pub source_cache_bytes: u64,
 }
 
 impl Default for EngineConfig {
@@ -366,6 +368,7 @@ impl Default for EngineConfig {
             list_items_max: 100_000,
             plan_cache_entries: 1_024,
             table_cache_bytes: 256 << 20,
+            source_cache_bytes: 1 << 30,
         }
     }
 }

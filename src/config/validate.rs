@@ -260,6 +260,12 @@ impl EngineConfig {
         }
         between("engine.table_cache_bytes", self.table_cache_bytes, 0, whole)?;
         between(
+            "engine.source_cache_bytes",
+            self.source_cache_bytes,
+            0,
+            whole,
+        )?;
+        between(
             "engine.plan_cache_entries",
             self.plan_cache_entries,
             0,

@@ -76,7 +76,9 @@ use crate::catalog::{
 };
 use crate::config::JammiConfig;
 use crate::error::{Error, Result};
-use crate::source::{self, FileChecks, LaneViews, LocationPolicy, SourceTable, Stores};
+use crate::source::{
+    self, FileChecks, LaneViews, LocationPolicy, RowGroupCache, SourceTable, Stores,
+};
 use crate::table::{ChunkCache, StatementReads};
 use crate::tenant::{Lane, Scope};
 
@@ -160,6 +162,7 @@ struct SourceReader {
     policy: Arc<LocationPolicy>,
     checks: FileChecks,
     views: LaneViews,
+    row_groups: RowGroupCache,
 }
 
 impl SourceReader {
@@ -170,6 +173,7 @@ impl SourceReader {
             Arc::clone(&self.policy),
             self.checks.clone(),
             self.views.clone(),
+            self.row_groups.clone(),
         )
     }
 }
@@ -189,6 +193,7 @@ impl Engine {
             )?),
             checks: FileChecks::default(),
             views: LaneViews::default(),
+            row_groups: RowGroupCache::new(config.engine.source_cache_bytes),
         };
         let engine = Engine(Arc::new(Parts {
             sweeper: Sweeper::new(&backend),

@@ -31,7 +31,7 @@ const GROUPS_AHEAD: usize = 1;
 /// A group is handed over when it has this many bytes, when making it has taken
 /// this long, and when there is nothing more to be had at once: to wake the
 /// reader for each small batch would cost more than to make it.
-const GROUP_BYTES: usize = 1 << 20;
+const GROUP_BYTES: usize = 4 << 20;
 const GROUP_TIME: Duration = Duration::from_millis(1);
 
 /// Batches that are handed over together.

@@ -102,6 +102,10 @@ fn describe() {
             "Ended requests, by method and status",
         ),
         (
+            "jammi_row_group_cache_total",
+            "Row groups of Parquet files that scans looked for in memory, by whether they were there",
+        ),
+        (
             "jammi_scan_bytes_total",
             "Bytes of Parquet files that scans read",
         ),

@@ -61,6 +61,11 @@ pub async fn list(
         (_, Some(directories)) => {
             for directory in directories {
                 let prefix = Path::from(format!("{}/{directory}", location.prefix()));
+                // To list what is not there takes a file system longer than to look.
+                let path = format!("/{}", local(&prefix));
+                if location.is_local() && matches!(std::fs::exists(path), Ok(false)) {
+                    continue;
+                }
                 list_prefix(store, location, &prefix, &mut files).await?;
             }
         }

@@ -16,6 +16,7 @@ mod lane_view;
 mod location;
 mod parquet;
 mod register;
+mod row_groups;
 mod scan;
 mod stores;
 
@@ -26,5 +27,6 @@ pub use location::{Location, LocationPolicy};
 pub use register::{
     RegisterSource, Registered, TenantColumnChoice, inspect, inspect_again, notices,
 };
+pub use row_groups::RowGroupCache;
 pub use scan::{LaneScan, SourceTable};
 pub use stores::Stores;

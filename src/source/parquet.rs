@@ -85,11 +85,14 @@ pub(super) fn viewed(file: PartitionedFile, view: &Arc<LaneView>) -> Partitioned
         .with_extension(Arc::clone(view))
 }
 
+/// A scan by [`source`].
+pub(super) fn config(config: FileScanConfigBuilder) -> FileScanConfig {
+    config.with_expr_adapter(Some(Arc::new(FileExprs))).build()
+}
+
 /// The plan of a scan by [`source`].
-pub(super) fn plan(config: FileScanConfig) -> Arc<dyn ExecutionPlan> {
-    let config = FileScanConfigBuilder::from(config)
-        .with_expr_adapter(Some(Arc::new(FileExprs)))
-        .build();
+pub(super) fn plan(scan: FileScanConfig) -> Arc<dyn ExecutionPlan> {
+    let config = config(FileScanConfigBuilder::from(scan));
     DataSourceExec::from_data_source(config)
 }
 

@@ -24,6 +24,7 @@ use super::files::{self, FileChecks, SourceFile};
 use super::lane_view::{LaneView, LaneViews, with_tenants_once};
 use super::location::{Location, LocationKind, LocationPolicy};
 use super::register::belongs;
+use super::row_groups::{LaneRows, RowGroup, RowGroupCache, RowGroupsExec};
 use super::{Stores, format, parquet};
 use crate::catalog::{Source, SourceFormat};
 use crate::error::{Error, Result};
@@ -45,6 +46,7 @@ pub struct SourceTable {
     policy: Arc<LocationPolicy>,
     checks: FileChecks,
     views: LaneViews,
+    row_groups: RowGroupCache,
 }
 
 /// A plan that still yields rows of other lanes, and what its guard needs.
@@ -69,6 +71,7 @@ impl SourceTable {
         policy: Arc<LocationPolicy>,
         checks: FileChecks,
         views: LaneViews,
+        row_groups: RowGroupCache,
     ) -> Self {
         SourceTable {
             source,
@@ -76,6 +79,7 @@ impl SourceTable {
             policy,
             checks,
             views,
+            row_groups,
         }
     }
 
@@ -289,6 +293,14 @@ impl SourceTable {
             .collect())
     }
 
+    /// The tenant column, where files have it and not their directories.
+    fn tenant_in_file(&self) -> Option<&str> {
+        let definition = &self.source.definition;
+        let column = definition.tenant_column.name()?;
+        let mut of_directories = definition.partition_columns.iter();
+        (!of_directories.any(|name| name == column)).then_some(column)
+    }
+
     fn partition_fields(&self) -> Vec<FieldRef> {
         let columns = &self.source.definition.partition_columns;
         self.schema()
@@ -326,19 +338,22 @@ impl SourceTable {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let definition = &self.source.definition;
         let partition_fields = self.partition_fields();
-        let files = self.view(session, lane, files).await?;
+        // What is left out of a scan otherwise depends on more than the lane.
+        let is_whole = pruning.is_empty() && definition.format == SourceFormat::Parquet;
+        let files = self.view(session, lane, is_whole, files).await?;
         let known = files
             .iter()
             .all(|(_, view)| view.as_ref().is_some_and(|view| view.exact));
         let mut file_schema = self.file_schema(lane);
         // Only the guard looks at the tenants then.
-        let tenants_once = definition.tenant_column.name().filter(|tenant| {
+        let tenants_once = self.tenant_in_file().filter(|tenant| {
             let is_tenant = |expr: &Expr| expr.column_refs().iter().any(|c| c.name == **tenant);
             known && !pruning.iter().any(is_tenant)
         });
         if let Some(column) = tenants_once {
             file_schema = with_tenants_once(&file_schema, column);
         }
+        let file_columns = file_schema.fields().len();
         let table_schema = TableSchema::builder(file_schema)
             .with_table_partition_cols(partition_fields.clone())
             .build();
@@ -371,22 +386,38 @@ impl SourceTable {
                 reader.file_source(table_schema)
             }
         };
-        let files = files
-            .into_iter()
-            .map(|(file, view)| {
-                let file = partitioned(file, &partition_fields)?;
-                let file = view.iter().fold(file, parquet::viewed);
-                Ok(match (&view, tenants_once) {
-                    (Some(view), Some(_)) => file.with_arrow_schema(Arc::clone(&view.arrow_schema)),
-                    _ => file,
-                })
-            })
-            .collect::<Result<Vec<_>>>()?;
         let partitions = session.config().target_partitions();
         let config = FileScanConfigBuilder::new(location.store().clone(), file_source)
-            .with_file_groups(FileGroup::new(files).split_files(partitions))
             .with_projection_indices(Some(read.to_vec()))
-            .map_err(planning)?
+            .map_err(planning)?;
+        let lane = self.tenant_in_file().zip(lane.map(|(_, lane)| lane));
+        let mut groups = vec![];
+        let mut opened = Vec::with_capacity(files.len());
+        for (file, view) in files {
+            let meta = file.meta.clone();
+            let file = partitioned(file, &partition_fields)?;
+            let file = view.iter().fold(file, parquet::viewed);
+            let file = match (&view, tenants_once) {
+                (Some(view), Some(_)) => file.with_arrow_schema(Arc::clone(&view.arrow_schema)),
+                _ => file,
+            };
+            if let Some(view) = view.as_ref().filter(|_| is_whole && known) {
+                let of = LaneRows::new(location.store().as_str(), &meta, lane, view);
+                groups.extend(RowGroup::all(file.clone(), view, of));
+            }
+            opened.push(file);
+        }
+        if is_whole && known {
+            let hands = if is_small { 1 } else { partitions };
+            let template = parquet::config(config.clone());
+            let cache = self.row_groups.clone();
+            let plan = RowGroupsExec::new(template, read, file_columns, groups, hands, cache);
+            if let Some(plan) = plan {
+                return Ok(Arc::new(plan));
+            }
+        }
+        let config = config
+            .with_file_groups(FileGroup::new(opened).split_files(partitions))
             .build();
         let plan = self.create(session, reader.as_ref(), config).await?;
         if is_small {
@@ -400,34 +431,42 @@ impl SourceTable {
         Ok(split.unwrap_or(plan))
     }
 
-    /// Where in each file the caller's rows are, as far as that is known. Files
+    /// Where in each file the caller's rows are, as far as that is known: with
+    /// `is_whole` of files of one lane too, whose rows are all the caller's. Files
     /// without any are left out.
     async fn view(
         &self,
         session: &dyn Session,
         lane: Option<&(usize, LanePredicate)>,
+        is_whole: bool,
         files: Vec<SourceFile>,
     ) -> Result<Vec<(SourceFile, Option<Arc<LaneView>>)>> {
         let definition = &self.source.definition;
-        let column = definition.tenant_column.name();
-        let column = column.filter(|name| !definition.partition_columns.iter().any(|p| p == name));
-        let (Some(column), Some((_, predicate))) = (column, lane) else {
-            return Ok(files.into_iter().map(|file| (file, None)).collect());
-        };
-        if definition.format != SourceFormat::Parquet || files.len() > VIEWED_FILES_MAX {
+        let lane = self.tenant_in_file().zip(lane.map(|(_, lane)| lane));
+        if definition.format != SourceFormat::Parquet
+            || files.len() > VIEWED_FILES_MAX
+            || !(lane.is_some() || is_whole)
+        {
             return Ok(files.into_iter().map(|file| (file, None)).collect());
         }
         let location = Location::from_canonical(&definition.location)?;
         let readers = parquet::readers(session, &self.stores.open(&location)?);
         let (readers, store) = (&readers, location.store().as_str());
         let viewed = futures::stream::iter(files).map(|file| async move {
-            let lane = (column, predicate);
-            let view = self.views.view(session, readers, store, &file.meta, lane);
-            let view = view.await;
+            let view = match lane {
+                Some(lane) => {
+                    let view = self.views.view(session, readers, store, &file.meta, lane);
+                    view.await
+                }
+                None => LaneView::whole(readers, &file.meta).await,
+            };
             (file, view)
         });
         let viewed: Vec<_> = viewed.buffered(VIEWED_AT_ONCE).collect().await;
         for view in viewed.iter().filter_map(|(_, view)| view.as_ref()) {
+            if lane.is_none() {
+                break;
+            }
             let read = view.metadata.num_row_groups();
             count(
                 "jammi_scan_row_groups_total",

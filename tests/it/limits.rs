@@ -265,6 +265,10 @@ fn limits() -> Vec<(&'static str, Shown)> {
             "engine.table_cache_bytes",
             Bounded(|config| config.engine.table_cache_bytes = 0),
         ),
+        (
+            "engine.source_cache_bytes",
+            Bounded(|config| config.engine.source_cache_bytes = 0),
+        ),
     ]
 }
 

@@ -33,6 +33,7 @@ mod process;
 mod pruning;
 mod queue;
 mod reads;
+mod row_groups;
 mod server;
 mod session;
 mod shares;

@@ -18,7 +18,7 @@ const TENANTS: usize = 20;
 const TENANT_ROWS: usize = 5_000;
 const COUNT: &str = "select count(title) from";
 
-struct Server {
+pub struct Server {
     child: Child,
     grpc: String,
     http: SocketAddr,
@@ -32,7 +32,8 @@ impl Drop for Server {
 }
 
 impl Server {
-    fn start(dir: &Path) -> Server {
+    /// A server of its own on `dir`.
+    pub fn start(dir: &Path) -> Server {
         let mut child = Command::new(env!("CARGO_BIN_EXE_jammi"))
             .args(["serve", "--listen", "127.0.0.1:0"])
             .args(["--http-listen", "127.0.0.1:0", "--artifact-dir"])
@@ -54,8 +55,15 @@ impl Server {
 
     /// What Alice's command writes.
     fn alice(&self, arguments: &[&str]) -> String {
+        self.command(Some(ALICE), arguments)
+    }
+
+    /// What the command of `tenant` writes.
+    pub fn command(&self, tenant: Option<&str>, arguments: &[&str]) -> String {
+        let tenant = tenant.map(|tenant| ["--tenant", tenant]);
         let ran = Command::new(env!("CARGO_BIN_EXE_jammi"))
-            .args(["--tenant", ALICE, "--url", &self.grpc])
+            .args(tenant.iter().flatten())
+            .args(["--url", &self.grpc])
             .args(arguments)
             .output()
             .unwrap();
@@ -72,7 +80,8 @@ impl Server {
         self.metric(metric).await - before
     }
 
-    async fn metric(&self, name: &str) -> u64 {
+    /// What a counter is at.
+    pub async fn metric(&self, name: &str) -> u64 {
         let request = b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
         let page = http1(self.http, request).await;
         let line = page.lines().find(|line| line.starts_with(name));

@@ -90,6 +90,34 @@ pub(super) struct LaneView {
 }
 
 impl LaneView {
+    /// All rows of a file. `None` where it cannot be read: then a scan finds out.
+    pub(super) async fn whole(
+        readers: &dyn ParquetFileReaderFactory,
+        file: &ObjectMeta,
+    ) -> Option<Arc<LaneView>> {
+        // The decoder of damaged files may panic.
+        let made = AssertUnwindSafe(async {
+            let metrics = ExecutionPlanMetricsSet::new();
+            let opened = PartitionedFile::new_from_meta(file.clone());
+            let mut reader = readers.create_reader(0, opened, None, &metrics)?;
+            let metadata = reader.get_metadata(None).await?;
+            let arrow =
+                ArrowReaderMetadata::try_new(Arc::clone(&metadata), ArrowReaderOptions::new())?;
+            Ok(LaneView {
+                access: ParquetAccessPlan::new_all(metadata.num_row_groups()),
+                row_groups: metadata.num_row_groups(),
+                metadata,
+                arrow_schema: Arc::clone(arrow.schema()),
+                exact: true,
+                bytes: file.size,
+                kept: None,
+                asked_again: AtomicBool::new(false),
+            })
+        });
+        let made: std::thread::Result<Outcome<_>> = made.catch_unwind().await;
+        made.ok()?.ok().map(Arc::new)
+    }
+
     /// Whether the file holds no row of the lane.
     pub fn is_empty(&self) -> bool {
         self.metadata.num_row_groups() == 0
