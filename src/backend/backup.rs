@@ -295,6 +295,7 @@ fn replace(lease: &Lease, turn: &mut Turn, staged: &Connection) -> Result<(), Ba
     let mut connection = lease.writer(turn)?;
     lease.check_version(&connection)?;
     database.check_path()?;
+    turn.redefine();
     copy(staged, &mut connection, database.context())?;
     turn.writer = Some(connection);
     // Whoever replaced the file meanwhile has undone this.

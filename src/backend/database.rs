@@ -4,7 +4,8 @@
 //! file takes its path meanwhile, and its file's inode is not given to another
 //! file while it is open. The watching connection never writes, so that
 //! `PRAGMA data_version` on it counts every commit of every other connection,
-//! of this process too.
+//! of this process too; what is known of a version without it is that nobody else
+//! could commit, and that this process has redefined nothing.
 
 use std::fs::{self, File, Permissions};
 use std::io;
@@ -19,6 +20,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::Context;
+use super::incarnation::Mark;
 use super::line::Line;
 use super::places::{HeldPlace, Places};
 use super::schema::{Schema, State};
@@ -76,11 +78,28 @@ pub(super) struct Database {
     context: Context,
     identity: FileIdentity,
     generation: u64,
-    watching: Mutex<Connection>,
+    watching: Mutex<Watching>,
     reading: Mutex<Vec<Connection>>,
     read_permits: Arc<Semaphore>,
     places: Arc<Places>,
     line: Arc<Line>,
+}
+
+/// The connection that watches others' commits, and what it saw last.
+#[derive(Debug)]
+struct Watching {
+    connection: Connection,
+    seen: Option<Seen>,
+}
+
+/// A version, and what tells that it is the newest one without a look at the file.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    version: LaneVersion,
+    /// Nobody else used the directory from before the version was asked for.
+    alone: Mark,
+    /// What this process had redefined before that.
+    definitions: u64,
 }
 
 impl Database {
@@ -127,7 +146,10 @@ impl Database {
             context,
             identity,
             generation: opening.generation,
-            watching: Mutex::new(connection),
+            watching: Mutex::new(Watching {
+                connection,
+                seen: None,
+            }),
             reading: Mutex::default(),
             read_permits: Arc::new(Semaphore::new(config.reads_max)),
             places: Arc::new(Places::new(context.database, &config)),
@@ -154,18 +176,35 @@ impl Database {
         }
     }
 
-    /// The version of the content, or `None` when another process keeps the
-    /// file from being looked at.
-    pub fn version(&self) -> Result<Option<LaneVersion>, BackendError> {
-        let watching = self.watching.lock();
+    /// The version of what it defines, or `None` when another process keeps the file
+    /// from being looked at. It is not looked at where nobody else uses the directory,
+    /// as `alone` says, and this process has redefined nothing since the last time.
+    pub fn version(&self, alone: Option<Mark>) -> Result<Option<LaneVersion>, BackendError> {
+        let definitions = self.line.definitions();
+        let mut watching = self.watching.lock();
+        if let (Some(seen), Some(alone)) = (watching.seen, alone)
+            && (seen.alone, seen.definitions) == (alone, definitions)
+        {
+            return Ok(Some(seen.version));
+        }
+        watching.seen = None;
         let version = watching
+            .connection
             .prepare_cached("PRAGMA data_version")
             .and_then(|mut statement| statement.query_row([], |row| row.get(0)));
         match version {
-            Ok(data_version) => Ok(Some(LaneVersion {
-                generation: self.generation,
-                data_version,
-            })),
+            Ok(data_version) => {
+                let version = LaneVersion {
+                    generation: self.generation,
+                    data_version,
+                };
+                watching.seen = alone.map(|alone| Seen {
+                    version,
+                    alone,
+                    definitions,
+                });
+                Ok(Some(version))
+            }
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => Ok(None),
             Err(error) => Err(self.context.statement(error)),
         }

@@ -17,10 +17,10 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::oneshot;
 
-use super::BackendError;
 use super::error::Context;
 use super::line::{Arrival, Job, Turn, Wants};
 use super::pool::Lease;
+use super::{BackendError, DatabaseName};
 
 /// How many writes share a commit at most.
 const GROUP_WRITES_MAX: usize = 256;
@@ -113,6 +113,10 @@ fn commit_group(lease: &Lease, turn: &mut Turn, first: Box<dyn Job>) -> Settled 
         }
     };
     let result = run_group(lease, turn, &mut writer, &mut group);
+    if lease.database().context().database == DatabaseName::System {
+        turn.redefine();
+    }
+    turn.settle();
     turn.writer = writer.is_autocommit().then_some(writer);
     Settled { group, result }
 }

@@ -1,16 +1,19 @@
-//! Which run of a process this is, as others who use the directory can tell.
+//! Which run of a process this is, as others who use the directory can tell, and
+//! whether there are any.
 //!
-//! A run that leaves something behind holds a lock on a file of its own for as
-//! long as it lives; the operating system frees it with the process, however that
-//! ends. A run whose file is not locked is over.
+//! A run holds a lock on a file of its own for as long as it lives; the operating
+//! system frees it with the process, however that ends. A run whose file is not
+//! locked is over. Whoever enters the directory changes the mark in [`MARK`] before
+//! it opens a database: as long as one who found itself alone sees the mark that it
+//! saw then, it is alone still, and nobody else has committed anything.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use uuid::Uuid;
@@ -19,6 +22,11 @@ use super::{Backend, BackendError, blocking};
 use crate::tenant::{Lane, TenantId};
 
 const DIRECTORY: &str = "sessions";
+/// The file below it that says who entered the directory last.
+const MARK: &str = "entered";
+/// How long others who were there are taken to be there still: to look for them
+/// takes longer than to ask SQLite what they did.
+const OTHERS_KNOWN: Duration = Duration::from_millis(200);
 const GLOBAL: &str = "global";
 
 impl Backend {
@@ -29,8 +37,6 @@ impl Backend {
 
     /// Notes that this opening may leave something in `lane`, before it does.
     pub async fn note_leftovers(&self, lane: Lane) -> Result<(), BackendError> {
-        let incarnation = Arc::clone(&self.incarnation);
-        blocking(move || incarnation.show()).await?;
         let id = text(self.incarnation());
         self.system_write(move |transaction| {
             transaction
@@ -107,57 +113,139 @@ fn parse_lane(text: &str) -> Option<Lane> {
 pub(super) struct Incarnation {
     id: Uuid,
     artifact_dir: PathBuf,
-    /// Held from the first thing that the run may leave behind.
-    lock: Mutex<Option<File>>,
+    /// Locked as long as the run lives.
+    _lock: File,
+    mark: File,
+    others: Mutex<Others>,
+}
+
+/// What whoever entered last has written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mark([u8; 16]);
+
+/// What was found out about other runs.
+#[derive(Debug, Default)]
+struct Others {
+    /// The mark under which there were none.
+    alone: Option<Mark>,
+    /// The mark under which there were some, and when.
+    met: Option<(Mark, Instant)>,
 }
 
 impl Incarnation {
-    pub fn new(artifact_dir: &Path) -> Self {
-        Incarnation {
-            id: Uuid::new_v4(),
+    /// Enters the directory, before a database of it is opened. Blocks.
+    pub fn enter(artifact_dir: &Path) -> Result<Self, BackendError> {
+        let directory = artifact_dir.join(DIRECTORY);
+        let id = Uuid::new_v4();
+        let enter = || {
+            let mut builder = DirBuilder::new();
+            builder.recursive(true).mode(0o700).create(&directory)?;
+            let lock = lock_anew(&path(artifact_dir, id))?;
+            let mark = OpenOptions::new()
+                .create(true)
+                .truncate(false)
+                .read(true)
+                .write(true)
+                .mode(0o600)
+                .open(directory.join(MARK))?;
+            mark.write_all_at(id.as_bytes(), 0)?;
+            Ok((lock, mark))
+        };
+        let (lock, mark) = enter().map_err(|source| unusable(&directory, source))?;
+        Ok(Incarnation {
+            id,
             artifact_dir: artifact_dir.to_path_buf(),
-            lock: Mutex::new(None),
-        }
+            _lock: lock,
+            mark,
+            others: Mutex::default(),
+        })
     }
 
     pub fn id(&self) -> Uuid {
         self.id
     }
 
-    /// Shows others that the run is not over. Blocks.
-    pub fn show(&self) -> Result<(), BackendError> {
-        let mut lock = self.lock.lock();
-        if lock.is_some() {
-            return Ok(());
+    /// A mark under which no other run lives: as long as it is the same, nobody else
+    /// has entered. `None` where others live, or it cannot be told.
+    pub fn alone(&self) -> Option<Mark> {
+        // Before others are looked for: whoever comes after that changes it.
+        let mark = self.mark()?;
+        let mut others = self.others.lock();
+        if others.alone == Some(mark) {
+            return Some(mark);
         }
-        let directory = self.artifact_dir.join(DIRECTORY);
-        let path = path(&self.artifact_dir, self.id);
-        let make = || -> io::Result<File> {
-            let mut builder = DirBuilder::new();
-            builder.recursive(true).mode(0o700).create(&directory)?;
-            let file = OpenOptions::new()
-                .create_new(true)
-                .write(true)
-                .mode(0o600)
-                .open(&path)?;
-            file.try_lock()?;
-            Ok(file)
-        };
-        *lock = Some(make().map_err(|source| unusable(&path, source))?);
-        Ok(())
+        let is_known = |(met, at): &(Mark, Instant)| *met == mark && at.elapsed() < OTHERS_KNOWN;
+        if others.met.as_ref().is_some_and(is_known) {
+            return None;
+        }
+        match self.has_others() {
+            Ok(false) => others.alone = Some(mark),
+            Ok(true) | Err(_) => others.met = Some((mark, Instant::now())),
+        }
+        (others.alone == Some(mark)).then_some(mark)
+    }
+
+    fn mark(&self) -> Option<Mark> {
+        let mut mark = [0; 16];
+        self.mark.read_exact_at(&mut mark, 0).ok()?;
+        // One that has lost its name tells nothing.
+        let is_named = self.mark.metadata().ok()?.nlink() > 0;
+        is_named.then_some(Mark(mark))
+    }
+
+    /// Whether another run lives. Files of runs that are over are removed.
+    fn has_others(&self) -> io::Result<bool> {
+        let mut has_others = false;
+        for entry in fs::read_dir(self.artifact_dir.join(DIRECTORY))? {
+            let path = entry?.path();
+            let name = path.file_stem().and_then(|stem| stem.to_str());
+            let id = name.and_then(|name| Uuid::try_parse(name).ok());
+            if id.is_none_or(|id| id == self.id) {
+                continue;
+            }
+            let file = match File::open(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                file => file?,
+            };
+            match file.try_lock() {
+                // Whoever is about to lock it makes another.
+                Ok(()) => match fs::remove_file(&path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                },
+                Err(TryLockError::WouldBlock) => has_others = true,
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+        }
+        Ok(has_others)
+    }
+}
+
+/// Makes a file and locks it. Another run may find it before it is locked, take it
+/// for one that is over, and remove it.
+fn lock_anew(path: &Path) -> io::Result<File> {
+    loop {
+        let file = OpenOptions::new()
+            .create_new(true)
+            .write(true)
+            .mode(0o600)
+            .open(path)?;
+        file.lock()?;
+        let has_name = file.metadata()?.nlink() > 0;
+        if has_name {
+            return Ok(file);
+        }
     }
 }
 
 impl Drop for Incarnation {
     fn drop(&mut self) {
         // What is left of the run is told by the system database, not by the file.
-        if self.lock.get_mut().take().is_some() {
-            let _ = forget(&self.artifact_dir, self.id);
-        }
+        let _ = forget(&self.artifact_dir, self.id);
     }
 }
 
-/// Whether a run is over that has shown itself. Blocks.
+/// Whether a run is over. Blocks.
 fn is_over(artifact_dir: &Path, id: Uuid) -> Result<bool, BackendError> {
     let path = path(artifact_dir, id);
     let file = match File::open(&path) {

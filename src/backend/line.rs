@@ -10,6 +10,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -25,6 +26,10 @@ pub(super) struct Line {
     state: Mutex<State>,
     /// How many may wait; one more is refused at once.
     waiting_max: usize,
+    /// Counts the commits that redefined what the database holds.
+    definitions: AtomicU64,
+    /// Whether whoever has the turn has redefined something since the last count.
+    redefined: AtomicBool,
 }
 
 #[derive(Default)]
@@ -92,7 +97,28 @@ impl Line {
         Line {
             state: Mutex::default(),
             waiting_max,
+            definitions: AtomicU64::new(0),
+            redefined: AtomicBool::new(false),
         }
+    }
+
+    /// Notes that a transaction redefines what the database holds, whose turn it is.
+    pub fn redefine(&self) {
+        self.redefined.store(true, Ordering::Release);
+    }
+
+    /// Counts what was redefined, once it is committed or undone and before anybody
+    /// is told so.
+    fn count(&self) {
+        if self.redefined.swap(false, Ordering::AcqRel) {
+            self.definitions.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// Differs from what it was before a commit that redefined something, once that
+    /// is acknowledged.
+    pub fn definitions(&self) -> u64 {
+        self.definitions.load(Ordering::Acquire)
     }
 
     /// The turn, or a place in the line for what `wants` gives.
@@ -180,6 +206,16 @@ impl Drop for Place {
 }
 
 impl Turn {
+    /// Notes that what the database holds is redefined.
+    pub fn redefine(&self) {
+        self.line.redefine();
+    }
+
+    /// What was noted is committed, or undone, and may be told.
+    pub fn settle(&self) {
+        self.line.count();
+    }
+
     /// The write that is next in line, if it is one.
     pub fn next_job(&mut self) -> Option<Box<dyn Job>> {
         let mut state = self.line.state.lock();
@@ -205,6 +241,7 @@ impl Drop for Turn {
         };
         // Closes it, which ends its transaction, before the next one begins.
         drop(unusable);
+        self.line.count();
         let mut state = self.line.state.lock();
         let Some(next) = state.waiting.pop_front() else {
             state.taken = false;

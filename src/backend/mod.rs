@@ -6,7 +6,8 @@
 //! <artifact_dir>/tenants/<uuid>.db    rows of one tenant
 //! <artifact_dir>/system.db            the operator's: session bindings
 //! <artifact_dir>/server.lock          held by the server that uses the directory
-//! <artifact_dir>/sessions/<uuid>.lock held by a process that has temporary tables
+//! <artifact_dir>/sessions/<uuid>.lock held by a process that uses the directory
+//! <artifact_dir>/sessions/entered     changed by each process that comes to use it
 //! ```
 //!
 //! A transaction is on one database. Those who write one lane stand in one line
@@ -63,9 +64,10 @@ pub struct Backend {
     incarnation: Arc<Incarnation>,
 }
 
-/// What the content of a lane is, as far as two of the same lane can be
-/// compared: equal versions mean equal content. A version never comes back,
-/// also when the lane is closed and opened again or its file is replaced.
+/// What a lane defines, as far as two of the same lane can be compared: equal
+/// versions mean that nothing was committed between them which
+/// [redefines](Transaction::redefines) something. A version never comes back, also
+/// when the lane is closed and opened again or its file is replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LaneVersion {
     /// Which opening of which file `data_version` is relative to.
@@ -87,9 +89,13 @@ impl Backend {
     /// brings those that belong to no tenant to the newest schema.
     pub async fn open(artifact_dir: &Path, config: &LanesConfig) -> Result<Self, BackendError> {
         let given = artifact_dir.to_path_buf();
-        let artifact_dir = blocking(move || make_directories(&given)).await?;
-        let incarnation = Arc::new(Incarnation::new(&artifact_dir));
-        let pool = Pool::new(artifact_dir, *config);
+        let (artifact_dir, incarnation) = blocking(move || {
+            let artifact_dir = make_directories(&given)?;
+            let incarnation = Incarnation::enter(&artifact_dir)?;
+            Ok((artifact_dir, Arc::new(incarnation)))
+        })
+        .await?;
+        let pool = Pool::new(artifact_dir, *config, Arc::clone(&incarnation));
         let backend = Backend {
             pool: Arc::new(pool),
             incarnation,
@@ -138,10 +144,7 @@ impl Backend {
         let Some(lease) = self.pool.lease(DatabaseName::Lane(lane), false).await? else {
             return Ok(None);
         };
-        let version = match lease.database().version()? {
-            Some(version) => version,
-            None => self.pool.unknown_version(),
-        };
+        let version = self.pool.version_of(lease.database())?;
         let value = read_on(lease, move |inner| f(&Transaction::new(inner, lane))).await?;
         Ok(Some((version, value)))
     }
@@ -162,7 +165,10 @@ impl Backend {
         f: impl FnOnce(&Transaction<'_>) -> Result<T, BackendError> + Send + 'static,
     ) -> Result<T, BackendError> {
         let lease = self.pool.lease_or_create(DatabaseName::Lane(lane)).await?;
-        group::write(lease, move |inner| f(&Transaction::new(inner, lane))).await
+        let line = Arc::clone(lease.database().line());
+        let write =
+            move |inner: &rusqlite::Transaction<'_>| f(&Transaction::to_write(inner, lane, &line));
+        group::write(lease, write).await
     }
 
     /// The tenants whose lanes have a database.
@@ -230,15 +236,17 @@ impl Backend {
         group::write(self.pool.lease_or_create(DatabaseName::System).await?, f).await
     }
 
-    /// The version of a lane's content, which differs from every earlier one
-    /// once any process has committed to the lane. Takes a few microseconds and
-    /// waits for nothing. A lane with a database that is not open has a version
+    /// The version of what a lane defines, which differs from every earlier one
+    /// once any process has committed something to the lane that
+    /// [redefines](Transaction::redefines) it; other commits may change it too.
+    /// Takes a few microseconds and waits for nothing. A lane with a database that is not open has a version
     /// that equals no other; [`Backend::read_versioned`] opens it.
     pub fn version(&self, lane: Lane) -> Result<LaneVersion, BackendError> {
         self.pool.version(DatabaseName::Lane(lane))
     }
 
-    /// As [`Backend::version`], of the system database.
+    /// As [`Backend::version`], of the system database, of which every commit
+    /// redefines something.
     pub fn system_version(&self) -> Result<LaneVersion, BackendError> {
         self.pool.version(DatabaseName::System)
     }

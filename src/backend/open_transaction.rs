@@ -159,7 +159,8 @@ impl OpenTransaction {
             inner.lock(admission)?;
             wrote.store(true, Ordering::Relaxed);
             inner.with(|snapshot| {
-                snapshot.write(|connection| f(&Transaction::new(connection, lane)))
+                let line = snapshot.database_line();
+                snapshot.write(|connection| f(&Transaction::to_write(connection, lane, &line)))
             })
         });
         write.await

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::database::{Database, FileIdentity, Opening};
 use super::error::Context;
+use super::incarnation::Incarnation;
 use super::line::Turn;
 use super::schema::{Schema, Schemas};
 use super::{BackendError, DatabaseName, LaneVersion, blocking};
@@ -39,6 +40,8 @@ pub(super) struct Pool {
     /// Counts what a version may be relative to, so that none comes twice.
     generations: AtomicU64,
     released: Notify,
+    /// Last, so that others see it end after the databases are closed.
+    incarnation: Arc<Incarnation>,
 }
 
 /// The place of a database, filled by the first who needs it.
@@ -130,7 +133,7 @@ struct Entrance {
 }
 
 impl Pool {
-    pub fn new(artifact_dir: PathBuf, config: LanesConfig) -> Self {
+    pub fn new(artifact_dir: PathBuf, config: LanesConfig, incarnation: Arc<Incarnation>) -> Self {
         Pool {
             artifact_dir,
             config,
@@ -140,6 +143,7 @@ impl Pool {
             // 0 is the generation of absence.
             generations: AtomicU64::new(1),
             released: Notify::new(),
+            incarnation,
         }
     }
 
@@ -226,9 +230,7 @@ impl Pool {
         });
         if let Some((lease, database)) = open {
             if database.is_at_its_path()? {
-                return Ok(database
-                    .version()?
-                    .unwrap_or_else(|| self.unknown_version()));
+                return self.version_of(database);
             }
             self.discard(name, lease.slot());
         }
@@ -238,8 +240,14 @@ impl Pool {
         }
     }
 
+    /// The version of what an open database defines. Does not wait.
+    pub fn version_of(&self, database: &Database) -> Result<LaneVersion, BackendError> {
+        let version = database.version(self.incarnation.alone())?;
+        Ok(version.unwrap_or_else(|| self.unknown_version()))
+    }
+
     /// A version that equals no other.
-    pub fn unknown_version(&self) -> LaneVersion {
+    fn unknown_version(&self) -> LaneVersion {
         LaneVersion {
             generation: self.generations.fetch_add(1, Ordering::Relaxed),
             data_version: 0,

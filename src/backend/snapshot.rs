@@ -172,6 +172,11 @@ impl Snapshot {
         self.run("COMMIT")
     }
 
+    /// Those who want to write its database.
+    pub fn database_line(&self) -> Arc<Line> {
+        Arc::clone(self.place.lease.database().line())
+    }
+
     /// Those who want to write, unless this may already.
     pub fn line(&self) -> Option<(Arc<Line>, Context)> {
         let database = self.place.lease.database();

@@ -2,6 +2,7 @@
 
 use rusqlite::Connection;
 
+use super::line::Line;
 use super::{BackendError, DatabaseName, error::Cause};
 use crate::tenant::{Lane, TenantId};
 
@@ -10,11 +11,34 @@ use crate::tenant::{Lane, TenantId};
 pub struct Transaction<'a> {
     inner: &'a Connection,
     lane: Lane,
+    /// Where it writes.
+    line: Option<&'a Line>,
 }
 
 impl<'a> Transaction<'a> {
     pub(super) fn new(inner: &'a Connection, lane: Lane) -> Self {
-        Transaction { inner, lane }
+        Transaction {
+            inner,
+            lane,
+            line: None,
+        }
+    }
+
+    /// One that may write, by the turn of `line`.
+    pub(super) fn to_write(inner: &'a Connection, lane: Lane, line: &'a Line) -> Self {
+        Transaction {
+            inner,
+            lane,
+            line: Some(line),
+        }
+    }
+
+    /// Notes that it changes what [`Backend::version`](super::Backend::version) is the
+    /// version of.
+    pub fn redefines(&self) {
+        if let Some(line) = self.line {
+            line.redefine();
+        }
     }
 
     /// The lane whose database this is.

@@ -20,6 +20,7 @@ pub(super) fn renew(transaction: &Transaction<'_>) -> Result<(), BackendError> {
     let mut statement = transaction
         .connection()
         .prepare_cached("UPDATE catalog_stamp SET stamp = random()")?;
+    transaction.redefines();
     match statement.execute([])? {
         1 => Ok(()),
         _ => Err(transaction.corrupt("the catalog has no stamp")),

@@ -58,6 +58,16 @@ fn keep_all(_restored: &Transaction<'_>) -> Result<(), BackendError> {
 
 /// Writes a model row for `row_tenant`, by the rules of the lane.
 fn put(tx: &Transaction<'_>, row_tenant: Option<TenantId>, name: &str) -> Result<(), BackendError> {
+    tx.redefines();
+    put_row(tx, row_tenant, name)
+}
+
+/// As [`put`], of what redefines nothing.
+fn put_row(
+    tx: &Transaction<'_>,
+    row_tenant: Option<TenantId>,
+    name: &str,
+) -> Result<(), BackendError> {
     tx.assert_tenant_matches(row_tenant)?;
     tx.connection().execute(
         "INSERT INTO models (tenant_id, name, version, uri, metadata, registered_at_ms)

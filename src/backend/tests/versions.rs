@@ -1,4 +1,5 @@
-//! Versions: that they change with every commit, and never come back.
+//! Versions: that they change with every commit that redefines something, and never
+//! come back.
 
 use super::*;
 use crate::backend::LaneVersion;
@@ -38,6 +39,102 @@ async fn a_version_changes_with_a_commit_of_whomever() {
         names_in(&here, lane).await.unwrap();
         assert_eq!(here.version(lane).unwrap(), third, "no commit to this lane");
     }
+}
+
+async fn put_row_in(backend: &Backend, lane: Lane, name: &str) {
+    let name = name.to_owned();
+    backend
+        .write(lane, move |tx| put_row(tx, lane.tenant(), &name))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn rows_of_a_process_that_is_alone_do_not_change_the_version() {
+    let dir = TempDir::new().unwrap();
+    let (backend, lane) = (open(&dir).await, Lane::Tenant(alice()));
+    put_in(&backend, lane, "a").await.unwrap();
+    let first = opened(&backend, lane).await;
+    put_row_in(&backend, lane, "b").await;
+    assert_eq!(backend.version(lane).unwrap(), first);
+
+    // In a transaction that spans statements too.
+    let transaction = backend.begin(lane);
+    let row = transaction.write(|tx| put_row(tx, Some(alice()), "c"));
+    row.await.unwrap();
+    transaction.commit().await.unwrap();
+    assert_eq!(backend.version(lane).unwrap(), first);
+    let transaction = backend.begin(lane);
+    let redefined = transaction.write(|tx| put(tx, Some(alice()), "d"));
+    redefined.await.unwrap();
+    assert_eq!(backend.version(lane).unwrap(), first, "not committed");
+    transaction.commit().await.unwrap();
+    let second = backend.version(lane).unwrap();
+    assert_ne!(second, first);
+
+    let all = names_in(&backend, lane).await.unwrap();
+    assert_eq!(all.unwrap(), ["a", "b", "c", "d"]);
+    assert_eq!(backend.version(lane).unwrap(), second);
+}
+
+/// Symptom that must not be: a server goes by what it knew before a command came to
+/// its directory.
+#[tokio::test]
+async fn one_who_comes_later_is_seen_from_its_first_commit_on() {
+    let dir = TempDir::new().unwrap();
+    let (here, lane) = (open(&dir).await, Lane::Tenant(alice()));
+    put_in(&here, lane, "a").await.unwrap();
+    opened(&here, lane).await;
+    for round in 0..20 {
+        put_row_in(&here, lane, &format!("here {round}")).await;
+        let before = here.version(lane).unwrap();
+        let there = open(&dir).await;
+        put_in(&there, lane, &format!("there {round}"))
+            .await
+            .unwrap();
+        let after = here.version(lane).unwrap();
+        assert_ne!(after, before, "{round}");
+        put_in(&there, lane, &format!("again {round}"))
+            .await
+            .unwrap();
+        assert_ne!(here.version(lane).unwrap(), after, "{round}");
+        // Of the rounds some find it gone at once, and some not yet.
+        if round % 2 == 0 {
+            put_in(&here, lane, &format!("both {round}")).await.unwrap();
+        }
+        drop(there);
+    }
+}
+
+#[tokio::test]
+async fn runs_are_told_by_their_locks_and_the_mark_by_its_name() {
+    let dir = TempDir::new().unwrap();
+    let sessions = dir.path().join("sessions");
+    let here = open(&dir).await;
+    let alone = here.incarnation.alone();
+    assert!(alone.is_some());
+    assert_eq!(here.incarnation.alone(), alone);
+
+    // One that was killed.
+    let killed = sessions.join(format!("{}.lock", uuid::Uuid::new_v4().simple()));
+    std::fs::write(&killed, "").unwrap();
+    drop(open(&dir).await);
+    assert_ne!(here.incarnation.alone(), alone, "another came");
+    assert!(here.incarnation.alone().is_some(), "and went");
+    assert!(!killed.exists());
+
+    // One that lives.
+    let there = open(&dir).await;
+    assert_eq!(here.incarnation.alone(), None);
+    assert_eq!(there.incarnation.alone(), None);
+    drop(there);
+
+    std::fs::remove_file(sessions.join("entered")).unwrap();
+    assert_eq!(
+        here.incarnation.alone(),
+        None,
+        "nobody could be seen to come"
+    );
 }
 
 #[tokio::test]
