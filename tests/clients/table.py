@@ -22,6 +22,7 @@ CLIENTS = [
     "grpcio",
     "Go flightsql.Client (arrow-go)",
     "Go database/sql (arrow-go)",
+    "Go ADBC driver (arrow-adbc)",
     "Java: Flight SQL JDBC driver",
     "browser",
     "buf",
@@ -63,7 +64,9 @@ anew from the last `make test`.
 ## What to know
 
 - **JDBC**: see [JDBC](flight-sql.md#jdbc).
-- **ADBC**: a connection is in a transaction from the start unless it is opened with `autocommit=True`.
+- **ADBC** (Python): a connection is in a transaction from the start unless it is opened with `autocommit=True`.
+- **ADBC** (Go, arrow-adbc 1.11): a connection commits by itself until `adbc.connection.autocommit` is `false`. A statement takes
+  parameters once it is prepared. Its own `database/sql` driver and that of arrow-go have one name, so that a program can have one of them.
 - **pandas** (3.1): `params` and `chunksize` are not implemented for ADBC. `to_sql` commits by itself; its `if_exists="replace"`
   drops the table and makes it again: open the connection without autocommit, so that a rollback brings it back. It looks for the
   name in every catalog, so a table cannot have the name of a source's. An index without a name becomes the column

@@ -1,6 +1,6 @@
 // Package clients tests the server through Go's Flight SQL clients, as
-// applications use them: database/sql with the driver of arrow-go, and
-// arrow-go's flightsql.Client. Each test reaches a real `jammi serve`, whose
+// applications use them: database/sql with the driver of arrow-go,
+// arrow-go's flightsql.Client, and the driver of arrow-adbc. Each test reaches a real `jammi serve`, whose
 // binary JAMMI_BIN names.
 package clients
 

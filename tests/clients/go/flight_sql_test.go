@@ -87,6 +87,11 @@ func (r *Result) read(ctx context.Context, client *flightsql.Client, ticket *fli
 		return err
 	}
 	defer reader.Release()
+	return r.drain(reader)
+}
+
+// drain reads to the end.
+func (r *Result) drain(reader array.RecordReader) error {
 	r.schema = reader.Schema()
 	for reader.Next() {
 		batch := reader.RecordBatch()
