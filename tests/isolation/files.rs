@@ -1,6 +1,7 @@
 //! Rows as the files of a source, in every layout and spelling of a tenant that
 //! the server reads.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,8 +21,16 @@ use uuid::Uuid;
 pub const COLUMNS: [&str; 5] = ["id", "n", "title", "score", "ok"];
 
 /// Where rows lie: in one Parquet file, in several of a directory, in directories
-/// named after their tenants, or in a text file.
-pub const LAYOUTS: [&str; 6] = ["file", "directory", "hive", "csv", "ndjson", "json"];
+/// named after their tenants or after their number `n`, or in a text file.
+pub const LAYOUTS: [&str; 7] = [
+    "file",
+    "directory",
+    "hive",
+    "numbered",
+    "csv",
+    "ndjson",
+    "json",
+];
 
 /// How a Parquet file spells a tenant. `none` has no such column.
 pub const ENCODINGS: [&str; 10] = [
@@ -66,16 +75,18 @@ pub fn write(dir: &Path, name: &str, layout: &str, encoding: &str, rows: &[Row])
             root
         }
         "hive" => {
-            let mut tenants: Vec<_> = rows.iter().map(|row| row.tenant).collect();
-            tenants.sort_unstable();
-            tenants.dedup();
-            for tenant in tenants {
-                let value = tenant.unwrap_or("__HIVE_DEFAULT_PARTITION__");
-                let part = root.join(format!("tenant_id={value}"));
-                fs::create_dir_all(&part).unwrap();
-                let of = rows.iter().filter(|row| row.tenant == tenant).cloned();
-                let of: Vec<Row> = of.collect();
-                write_parquet(&part.join("rows.parquet"), batch(&of, "none"));
+            let tenant = |row: &Row| row.tenant.map(str::to_owned);
+            for (part, rows) in parts(&root, "tenant_id", rows, tenant) {
+                write_parquet(&part, batch(&rows, "none"));
+            }
+            root
+        }
+        "numbered" => {
+            let number = |row: &Row| row.values[1].as_i64().map(|n| n.to_string());
+            for (part, rows) in parts(&root, COLUMNS[1], rows, number) {
+                let mut batch = batch(&rows, encoding);
+                batch.remove_column(1);
+                write_parquet(&part, batch);
             }
             root
         }
@@ -96,6 +107,26 @@ pub fn write(dir: &Path, name: &str, layout: &str, encoding: &str, rows: &[Row])
         }
         other => panic!("no layout: {other}"),
     }
+}
+
+/// A file for each directory that `rows` have by what `column` is of them, and its rows.
+fn parts(
+    root: &Path,
+    column: &str,
+    rows: &[Row],
+    value: impl Fn(&Row) -> Option<String>,
+) -> Vec<(PathBuf, Vec<Row>)> {
+    let mut parts = BTreeMap::<Option<String>, Vec<Row>>::new();
+    for row in rows {
+        parts.entry(value(row)).or_default().push(row.clone());
+    }
+    let part = |(value, rows): (Option<String>, Vec<Row>)| {
+        let value = value.as_deref().unwrap_or("__HIVE_DEFAULT_PARTITION__");
+        let part = root.join(format!("{column}={value}"));
+        fs::create_dir_all(&part).unwrap();
+        (part.join("rows.parquet"), rows)
+    };
+    parts.into_iter().map(part).collect()
 }
 
 fn csv(rows: &[Row]) -> String {
