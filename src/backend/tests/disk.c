@@ -8,6 +8,8 @@
  *                               and some torn, by DISK_STEP as the seed
  *                      enospc   this step and a few more find the disk full
  *                      eio      this step fails
+ *                      past     from this step on, the clock is a year behind
+ *                      future   from this step on, it is some minutes ahead
  *   DISK_COUNT   the file that gets the number of steps at the end
  *
  * Nothing is really synced, which no test could tell: a killed process leaves
@@ -23,10 +25,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/time.h>
+#include <time.h>
 #include <unistd.h>
 
-enum fault { COUNT, KILL, POWER, ENOSPC_, EIO_ };
-enum { FULL_STEPS = 3 };
+enum fault { COUNT, KILL, POWER, ENOSPC_, EIO_, PAST, FUTURE };
+enum { FULL_STEPS = 3, PAST_SECONDS = 366 * 86400, FUTURE_SECONDS = 200 };
 
 /* A change that is not on the disk yet. */
 struct change {
@@ -47,6 +51,8 @@ static ssize_t (*real_pwrite)(int, const void *, size_t, off_t);
 static int (*real_ftruncate)(int, off_t);
 static int (*real_unlink)(const char *);
 static int (*real_rename)(const char *, const char *);
+static int (*real_clock_gettime)(clockid_t, struct timespec *);
+static int (*real_gettimeofday)(struct timeval *, void *);
 
 __attribute__((constructor)) static void begin(void) {
   real_write = dlsym(RTLD_NEXT, "write");
@@ -54,6 +60,8 @@ __attribute__((constructor)) static void begin(void) {
   real_ftruncate = dlsym(RTLD_NEXT, "ftruncate");
   real_unlink = dlsym(RTLD_NEXT, "unlink");
   real_rename = dlsym(RTLD_NEXT, "rename");
+  real_gettimeofday = dlsym(RTLD_NEXT, "gettimeofday");
+  real_clock_gettime = dlsym(RTLD_NEXT, "clock_gettime");
   const char *name = getenv("DISK_FAULT");
   const char *number = getenv("DISK_STEP");
   at_step = number ? atol(number) : 0;
@@ -62,6 +70,8 @@ __attribute__((constructor)) static void begin(void) {
   else if (!strcmp(name, "power")) fault = POWER;
   else if (!strcmp(name, "enospc")) fault = ENOSPC_;
   else if (!strcmp(name, "eio")) fault = EIO_;
+  else if (!strcmp(name, "past")) fault = PAST;
+  else if (!strcmp(name, "future")) fault = FUTURE;
 }
 
 __attribute__((destructor)) static void end(void) {
@@ -128,8 +138,8 @@ static void lose_power(void) {
 
 /* Counts a step; the error that it meets, if it is to. */
 static int next_step(int takes_space) {
-  step++;
-  if (fault == COUNT || step < at_step) return 0;
+  __atomic_add_fetch(&step, 1, __ATOMIC_SEQ_CST);
+  if (fault == COUNT || fault == PAST || fault == FUTURE || step < at_step) return 0;
   if (fault == KILL || fault == POWER) {
     if (fault == POWER) lose_power();
     raise(SIGKILL);
@@ -239,4 +249,25 @@ int rename(const char *from, const char *to) {
   pthread_mutex_unlock(&lock);
   if (error) errno = error;
   return done;
+}
+
+/* How far off the clock is, in seconds. */
+static long jumped(void) {
+  if (fault != PAST && fault != FUTURE) return 0;
+  if (__atomic_load_n(&step, __ATOMIC_SEQ_CST) < at_step) return 0;
+  return fault == PAST ? -PAST_SECONDS : FUTURE_SECONDS;
+}
+
+int clock_gettime(clockid_t clock, struct timespec *now) {
+  if (!real_clock_gettime) real_clock_gettime = dlsym(RTLD_NEXT, "clock_gettime");
+  int error = real_clock_gettime(clock, now);
+  if (!error && clock == CLOCK_REALTIME) now->tv_sec += jumped();
+  return error;
+}
+
+int gettimeofday(struct timeval *now, void *zone) {
+  if (!real_gettimeofday) real_gettimeofday = dlsym(RTLD_NEXT, "gettimeofday");
+  int error = real_gettimeofday(now, zone);
+  if (!error) now->tv_sec += jumped();
+  return error;
 }

@@ -26,8 +26,8 @@ impl FailingDisk {
     }
 
     /// Puts the disk below what `command` starts. `fault` is `kill`, `power`,
-    /// `enospc` or `eio` and happens at the step of that number; none happens at
-    /// step 0. The number of all steps goes to the file `count`.
+    /// `enospc`, `eio`, or `past` or `future` for a clock that jumps, and happens at
+    /// the step of that number; none happens at step 0. The number of all steps goes to the file `count`.
     pub fn under(&self, command: &mut Command, fault: &str, step: usize, count: &Path) {
         command
             .env("LD_PRELOAD", &self.library)
