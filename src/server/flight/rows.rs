@@ -321,15 +321,17 @@ fn check_message(message: &FlightData, bytes_max: usize, rows_max: Option<i64>) 
             let claimed = bytes
                 .first_chunk()
                 .map(|length| i64::from_le_bytes(*length));
-            decompressed = match claimed {
-                Some(NOT_COMPRESSED) => decompressed,
-                Some(claimed) if held(claimed) => decompressed.saturating_add(claimed as usize),
+            decompressed = match claimed.map(|claimed| (claimed, usize::try_from(claimed))) {
+                Some((NOT_COMPRESSED, _)) => decompressed,
+                Some((_, Ok(claimed))) => decompressed.saturating_add(claimed),
                 _ => return Err(unreadable("a compressed buffer's length is out of range")),
             };
             if decompressed > bytes_max {
-                return Err(unreadable(
-                    "the compressed buffers' lengths are out of range",
-                ));
+                return Err(Error::ResourceExhausted(format!(
+                    "a message of rows takes more bytes than the setting \
+                     server.message_bytes_max (now {bytes_max}) allows once it is decompressed: \
+                     send fewer rows at a time, or raise it"
+                )));
             }
         }
     }

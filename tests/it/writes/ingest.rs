@@ -1,5 +1,10 @@
 //! Rows in bulk.
 
+use arrow::ipc::CompressionType;
+use arrow::ipc::writer::IpcWriteOptions;
+use arrow_flight::FlightData;
+use arrow_flight::encode::FlightDataEncoderBuilder;
+
 use super::*;
 
 #[tokio::test]
@@ -291,4 +296,66 @@ async fn forged_rows_are_refused_and_leave_nothing() {
         }
         assert_eq!(alice.shows("SELECT count(*) FROM t").await, "0");
     }
+}
+
+/// `rows` for `t` as they are sent compressed, in one message.
+async fn compressed(rows: RecordBatch) -> Vec<FlightData> {
+    let options = IpcWriteOptions::default()
+        .try_with_compression(Some(CompressionType::ZSTD))
+        .unwrap();
+    FlightDataEncoderBuilder::new()
+        .with_options(options)
+        .with_max_flight_data_size(usize::MAX)
+        .with_flight_descriptor(Some(crate::client::descriptor(&append("t"))))
+        .build(futures::stream::iter([Ok(rows)]))
+        .try_collect()
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_bomb_and_forged_compressed_lengths_are_refused_and_leave_nothing() {
+    let (_server, mut alice, mut bob) = world().await;
+    with_tables(&mut alice, &mut bob).await;
+    bob.update("INSERT INTO t VALUES (1, 'canary')")
+        .await
+        .unwrap();
+    let put = async |alice: &mut Client, messages: Vec<FlightData>| {
+        let request = alice.request(futures::stream::iter(messages));
+        let results = alice.flight.do_put(request).await?.into_inner();
+        results.try_collect::<Vec<_>>().await.map(drop)
+    };
+    // A hundred MiB of one number take a few KiB.
+    let zeros = Int64Array::from_value(0, 13 << 20);
+    let bomb = compressed(columns(vec![("id", Arc::new(zeros))])).await;
+    assert!(bomb.iter().all(|message| message.data_body.len() < 1 << 20));
+    let status = put(&mut alice, bomb).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+    let setting = "server.message_bytes_max";
+    assert!(status.message().contains(setting), "{status:?}");
+
+    let honest = compressed(numbers("id", 0..1000)).await;
+    let body = honest.last().unwrap().data_body.to_vec();
+    // A buffer says its length before it was compressed.
+    let length = 8_000_i64.to_le_bytes();
+    let at = body.windows(8).position(|bytes| bytes == length).unwrap();
+    for claimed in [i64::MAX, 1 << 40, 7_999, 8_001, 0, -2, i64::MIN] {
+        let mut forged = honest.clone();
+        let mut body = body.clone();
+        body[at..at + 8].copy_from_slice(&claimed.to_le_bytes());
+        forged.last_mut().unwrap().data_body = body.into();
+        let status = put(&mut alice, forged).await.unwrap_err();
+        assert!(
+            matches!(
+                status.code(),
+                Code::InvalidArgument | Code::ResourceExhausted
+            ),
+            "{claimed}: {status:?}"
+        );
+        assert_eq!(alice.shows("SELECT count(*) FROM t").await, "0");
+        assert_eq!(bob.shows("SELECT id, word FROM t").await, "1|canary");
+    }
+    put(&mut alice, honest).await.unwrap();
+    assert_eq!(alice.shows("SELECT count(*) FROM t").await, "1000");
+    assert_eq!(bob.shows("SELECT id, word FROM t").await, "1|canary");
 }
