@@ -12,7 +12,7 @@ use futures::TryStreamExt;
 use prost::Message;
 use tonic::{Code, Status};
 
-use crate::client::{ALICE, BOB, Client, statement};
+use crate::client::{ALICE, Client, alice_and_bob, statement};
 use crate::harness::TestServer;
 use crate::heavy::until_active;
 use crate::writes::refused;
@@ -20,14 +20,6 @@ use crate::writes::refused;
 const ENDLESS: &str = "SELECT count(*) FROM generate_series(1, 1000000) a, \
                        generate_series(1, 1000000) b WHERE a.value + b.value = -1";
 const LONG: &str = "SELECT value FROM generate_series(1, 1000000000) s(value)";
-
-async fn tenants(server: &TestServer) -> (Client, Client) {
-    let mut alice = Client::connect(server, Some("alice")).await;
-    alice.bind(ALICE).await;
-    let mut bob = Client::connect(server, Some("bob")).await;
-    bob.bind(BOB).await;
-    (alice, bob)
-}
 
 fn ticket(info: &FlightInfo) -> Ticket {
     info.endpoint[0].ticket.clone().unwrap()
@@ -68,7 +60,7 @@ fn was_cancelled<T: std::fmt::Debug>(result: Result<T, Status>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_query_ends_for_whoever_has_its_announcement_in_the_session() {
     let server = TestServer::start().await;
-    let (mut alice, mut bob) = tenants(&server).await;
+    let (mut alice, mut bob) = alice_and_bob(&server).await;
     let info = alice.info(&statement(ENDLESS)).await.unwrap();
     let running = {
         let (mut alice, ticket) = (alice.clone(), ticket(&info));
@@ -100,7 +92,7 @@ async fn a_query_ends_for_whoever_has_its_announcement_in_the_session() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_of_rows_ends_where_it_is_and_no_other_does() {
     let server = TestServer::start().await;
-    let (mut alice, mut bob) = tenants(&server).await;
+    let (mut alice, mut bob) = alice_and_bob(&server).await;
     let mut streams = Vec::new();
     for client in [&mut alice, &mut bob] {
         let info = client.info(&statement(LONG)).await.unwrap();
@@ -144,7 +136,7 @@ async fn ids(client: &mut Client) -> Vec<i64> {
 #[tokio::test]
 async fn a_write_is_cancelled_before_it_runs_and_never_after() {
     let server = TestServer::start().await;
-    let (mut alice, mut bob) = tenants(&server).await;
+    let (mut alice, mut bob) = alice_and_bob(&server).await;
     for client in [&mut alice, &mut bob] {
         client.query("CREATE TABLE t (id BIGINT)").await.unwrap();
     }
@@ -167,7 +159,7 @@ async fn a_write_is_cancelled_before_it_runs_and_never_after() {
 #[tokio::test]
 async fn a_renewed_ticket_is_the_same_query() {
     let server = TestServer::start().await;
-    let (mut alice, mut bob) = tenants(&server).await;
+    let (mut alice, mut bob) = alice_and_bob(&server).await;
     let info = alice.info(&statement("SELECT 7 AS seven")).await.unwrap();
     let endpoint = info.endpoint[0].clone();
     refused(
@@ -206,7 +198,7 @@ async fn a_renewed_ticket_is_the_same_query() {
 #[tokio::test]
 async fn what_names_no_query_is_told_so() {
     let server = TestServer::start().await;
-    let (mut alice, _bob) = tenants(&server).await;
+    let (mut alice, _bob) = alice_and_bob(&server).await;
     let info = alice.info(&statement("SELECT 1")).await.unwrap();
     let without_ticket = FlightInfo {
         endpoint: vec![FlightEndpoint::default()],

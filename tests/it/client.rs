@@ -35,6 +35,15 @@ pub struct Client {
     authorization: Option<String>,
 }
 
+/// A client of each of two tenants, in sessions that are bound.
+pub async fn alice_and_bob(server: &TestServer) -> (Client, Client) {
+    let mut alice = Client::connect(server, Some("alice")).await;
+    alice.bind(ALICE).await;
+    let mut bob = Client::connect(server, Some("bob")).await;
+    bob.bind(BOB).await;
+    (alice, bob)
+}
+
 impl Client {
     pub async fn connect(server: &TestServer, session: Option<&'static str>) -> Self {
         Client::over(server.channel().await, session)

@@ -7,7 +7,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tonic::{Code, Status};
 
-use crate::client::{ALICE, BOB, Client};
+use crate::client::{Client, alice_and_bob};
 use crate::harness::TestServer;
 
 /// Longer than a loaded machine takes, and shorter than any of the statements.
@@ -15,14 +15,6 @@ const WATCHDOG: Duration = Duration::from_secs(300);
 
 /// A million rows, twice.
 const PAIRS: &str = "generate_series(1, 1000000) a, generate_series(1, 1000000) b";
-
-async fn alice_and_bob(server: &TestServer) -> (Client, Client) {
-    let mut alice = Client::connect(server, Some("alice")).await;
-    alice.bind(ALICE).await;
-    let mut bob = Client::connect(server, Some("bob")).await;
-    bob.bind(BOB).await;
-    (alice, bob)
-}
 
 /// As many runs of `sql` as there are cores, and two more.
 fn run_on_all_cores(client: &Client, sql: &str) -> Vec<JoinHandle<Result<(), Status>>> {

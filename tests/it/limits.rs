@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic::Code;
 
-use crate::client::{ALICE, BOB, Client};
+use crate::client::{ALICE, BOB, alice_and_bob};
 use crate::harness::TestServer;
 
 /// What shows that a limit holds.
@@ -327,14 +327,6 @@ fn every_limit_has_a_row() {
     }
 }
 
-async fn two_tenants(server: &TestServer) -> (Client, Client) {
-    let mut alice = Client::connect(server, Some("alice")).await;
-    alice.bind(ALICE).await;
-    let mut bob = Client::connect(server, Some("bob")).await;
-    bob.bind(BOB).await;
-    (alice, bob)
-}
-
 const SMALL: &str = "SELECT value % 7 AS k, count(*) AS n FROM generate_series(1, 1000) GROUP BY 1";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -344,7 +336,7 @@ async fn a_statement_beyond_a_limit_is_refused_by_the_name_of_its_setting() {
             continue;
         };
         let server = TestServer::start_with(change).await;
-        let (mut alice, mut bob) = two_tenants(&server).await;
+        let (mut alice, mut bob) = alice_and_bob(&server).await;
         let (last, before) = statements.split_last().unwrap();
         for sql in before {
             alice.query(sql).await.unwrap();
@@ -363,7 +355,7 @@ async fn what_is_beyond_a_bound_without_an_error_is_served_all_the_same() {
     for (setting, shown) in limits() {
         let Bounded(change) = shown else { continue };
         let server = TestServer::start_with(change).await;
-        let (mut alice, mut bob) = two_tenants(&server).await;
+        let (mut alice, mut bob) = alice_and_bob(&server).await;
         for (client, word) in [(&mut alice, "hers"), (&mut bob, "his")] {
             for sql in [
                 "CREATE TABLE t (id BIGINT PRIMARY KEY, word VARCHAR)".to_owned(),
@@ -405,7 +397,7 @@ async fn one_writer_too_many_is_refused() {
         config.lanes.busy_timeout_ms = 600_000;
     })
     .await;
-    let (mut alice, mut bob) = two_tenants(&server).await;
+    let (mut alice, mut bob) = alice_and_bob(&server).await;
     for client in [&mut alice, &mut bob] {
         client.query("CREATE TABLE t (id BIGINT)").await.unwrap();
     }
@@ -480,7 +472,7 @@ async fn a_client_that_answers_no_ping_is_dropped() {
     let mut frames = Vec::new();
     let _ = vanished.read_to_end(&mut frames).await;
     assert!(!frames.is_empty());
-    let (_, mut bob) = two_tenants(&server).await;
+    let (_, mut bob) = alice_and_bob(&server).await;
     assert_eq!(bob.query(SMALL).await.unwrap().num_rows(), 7);
     server.stop().await;
 }

@@ -14,7 +14,7 @@ use futures::TryStreamExt;
 use prost::Message;
 use tonic::{Code, Status};
 
-use crate::client::{ALICE, BOB, Client, descriptor, prepared, statement};
+use crate::client::{ALICE, BOB, Client, alice_and_bob, descriptor, prepared, statement};
 use crate::harness::TestServer;
 use crate::writes::refused;
 
@@ -23,14 +23,6 @@ const ENDLESS: &str = "SELECT count(*) FROM generate_series(1, 1000000) a, \
 /// Some of its pairs are summed in the first call, and the others later.
 const LONG: &str = "SELECT count(*) FROM generate_series(1, 3000) a, generate_series(1, 1000) b \
                     WHERE a.value + b.value > 2";
-
-async fn tenants(server: &TestServer) -> (Client, Client) {
-    let mut alice = Client::connect(server, Some("alice")).await;
-    alice.bind(ALICE).await;
-    let mut bob = Client::connect(server, Some("bob")).await;
-    bob.bind(BOB).await;
-    (alice, bob)
-}
 
 async fn poll_of(client: &mut Client, descriptor: FlightDescriptor) -> Result<PollInfo, Status> {
     let request = client.request(descriptor);
@@ -98,7 +90,7 @@ async fn until_none_is_polled(server: &TestServer) {
 #[tokio::test]
 async fn a_short_query_is_complete_with_all_of_its_rows() {
     let server = TestServer::start().await;
-    let (mut alice, mut bob) = tenants(&server).await;
+    let (mut alice, mut bob) = alice_and_bob(&server).await;
     for (client, word) in [(&mut alice, "hers"), (&mut bob, "canary")] {
         client.query("CREATE TABLE t (word TEXT)").await.unwrap();
         let insert = format!("INSERT INTO t VALUES ('{word}')");
@@ -133,7 +125,7 @@ async fn a_short_query_is_complete_with_all_of_its_rows() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_query_is_polled_until_it_has_rows() {
     let server = TestServer::start().await;
-    let (mut alice, _) = tenants(&server).await;
+    let (mut alice, _) = alice_and_bob(&server).await;
     let expected = number(&[alice.query(LONG).await.unwrap()]);
     let mut answer = poll(&mut alice, &statement(LONG)).await.unwrap();
     let first = answer.info.clone().unwrap();
@@ -159,7 +151,7 @@ async fn a_long_query_is_polled_until_it_has_rows() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_polled_query_is_its_sessions_and_ends_for_it() {
     let server = TestServer::start().await;
-    let (mut alice, mut bob) = tenants(&server).await;
+    let (mut alice, mut bob) = alice_and_bob(&server).await;
     let (next, info) = partial(poll(&mut alice, &statement(ENDLESS)).await.unwrap());
     let foreign = poll_of(&mut bob, next.clone()).await;
     refused(foreign, Code::FailedPrecondition, "another session");
@@ -208,7 +200,7 @@ async fn a_polled_query_is_its_sessions_and_ends_for_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_nobody_asks_after_ends() {
     let server = TestServer::start_with(|config| config.server.poll_timeout_ms = 200).await;
-    let (mut alice, _) = tenants(&server).await;
+    let (mut alice, _) = alice_and_bob(&server).await;
     let (next, _) = partial(poll(&mut alice, &statement(ENDLESS)).await.unwrap());
     let (next, _) = partial(poll_of(&mut alice, next).await.unwrap());
     until_none_is_polled(&server).await;
@@ -233,7 +225,7 @@ async fn what_nobody_asks_after_ends() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_connection_polls_ends_as_it_closes_its_session() {
     let server = TestServer::start_with(|config| config.server.poll_timeout_ms = 600_000).await;
-    let (mut alice, mut bob) = tenants(&server).await;
+    let (mut alice, mut bob) = alice_and_bob(&server).await;
     let mut elsewhere = Client::connect(&server, Some("alice")).await;
     let (next, _) = partial(poll(&mut alice, &statement(ENDLESS)).await.unwrap());
     let (kept, held) = partial(poll(&mut elsewhere, &statement(ENDLESS)).await.unwrap());
@@ -259,7 +251,7 @@ async fn what_a_connection_polls_ends_as_it_closes_its_session() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_tenants_polls_take_no_place_of_another_s() {
     let server = TestServer::start_with(|config| config.server.polled_queries_max = 1).await;
-    let (mut alice, mut bob) = tenants(&server).await;
+    let (mut alice, mut bob) = alice_and_bob(&server).await;
     let (_, held) = partial(poll(&mut alice, &statement(ENDLESS)).await.unwrap());
     // It runs when it is fetched, so that nothing is known of how far it is.
     let answer = poll(&mut alice, &statement("SELECT 1")).await.unwrap();
@@ -279,7 +271,7 @@ async fn one_tenants_polls_take_no_place_of_another_s() {
 #[tokio::test]
 async fn what_writes_or_is_in_a_transaction_runs_when_it_is_fetched() {
     let server = TestServer::start().await;
-    let (mut alice, _) = tenants(&server).await;
+    let (mut alice, _) = alice_and_bob(&server).await;
     alice.query("CREATE TABLE t (id BIGINT)").await.unwrap();
     let count = statement("SELECT count(*) FROM t");
     let insert = statement("INSERT INTO t VALUES (1)");
@@ -306,7 +298,7 @@ async fn what_writes_or_is_in_a_transaction_runs_when_it_is_fetched() {
 #[tokio::test]
 async fn errors_are_told_by_the_call_that_finds_them() {
     let server = TestServer::start().await;
-    let (mut alice, _) = tenants(&server).await;
+    let (mut alice, _) = alice_and_bob(&server).await;
     for sql in [
         "SELECT * FROM nowhere",
         "SELECT ?",
@@ -339,7 +331,7 @@ async fn errors_are_told_by_the_call_that_finds_them() {
 #[tokio::test]
 async fn a_large_result_is_fetched_from_its_first_row() {
     let server = TestServer::start().await;
-    let (mut alice, _) = tenants(&server).await;
+    let (mut alice, _) = alice_and_bob(&server).await;
     const ROWS: i64 = 100_000;
     let sql = format!("SELECT value FROM generate_series(1, {ROWS}) s(value) ORDER BY value");
     let mut answer = poll(&mut alice, &statement(&sql)).await.unwrap();

@@ -7,7 +7,7 @@ use jammi_db::config::JammiConfig;
 use tokio::task::JoinHandle;
 use tonic::{Code, Status};
 
-use crate::client::{ALICE, BOB, Client};
+use crate::client::{ALICE, BOB, Client, alice_and_bob};
 use crate::harness::TestServer;
 use crate::heavy::{LOOK_INTERVAL, until_active};
 use crate::slow_readers::begin_to_read;
@@ -19,10 +19,7 @@ const SMALL: &str = "SELECT value % 7 AS k, count(*) AS n FROM generate_series(1
 
 async fn start(change: impl FnOnce(&mut JammiConfig)) -> (TestServer, Client, Client) {
     let server = TestServer::start_with(change).await;
-    let mut alice = Client::connect(&server, Some("alice")).await;
-    alice.bind(ALICE).await;
-    let mut bob = Client::connect(&server, Some("bob")).await;
-    bob.bind(BOB).await;
+    let (alice, bob) = alice_and_bob(&server).await;
     (server, alice, bob)
 }
 

@@ -5,18 +5,10 @@ use std::time::Duration;
 
 use tonic::{Code, Status};
 
-use crate::client::{ALICE, BOB, Client, statement};
+use crate::client::{ALICE, BOB, Client, alice_and_bob, statement};
 use crate::harness::TestServer;
 use crate::heavy::until_active;
 use crate::slow_readers::begin_to_read;
-
-async fn alice_and_bob(server: &TestServer) -> (Client, Client) {
-    let mut alice = Client::connect(server, Some("alice")).await;
-    alice.bind(ALICE).await;
-    let mut bob = Client::connect(server, Some("bob")).await;
-    bob.bind(BOB).await;
-    (alice, bob)
-}
 
 /// Alice is told of her own setting, and of nobody else.
 fn assert_hers(status: &Status, code: Code, setting: &str) {

@@ -21,7 +21,7 @@ use futures::{StreamExt, TryStreamExt};
 use prost::Message;
 use tonic::{Code, Status};
 
-use crate::client::{ALICE, BOB, Client, prepared, statement};
+use crate::client::{ALICE, BOB, Client, alice_and_bob, prepared, statement};
 use crate::harness::TestServer;
 
 const NO_ROWS: [i64; 0] = [];
@@ -153,10 +153,7 @@ pub async fn world() -> (TestServer, Client, Client) {
 }
 
 async fn world_with(server: TestServer) -> (TestServer, Client, Client) {
-    let mut alice = Client::connect(&server, Some("alice")).await;
-    let mut bob = Client::connect(&server, Some("bob")).await;
-    alice.bind(ALICE).await;
-    bob.bind(BOB).await;
+    let (alice, bob) = alice_and_bob(&server).await;
     (server, alice, bob)
 }
 
