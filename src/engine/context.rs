@@ -23,7 +23,7 @@ use super::queue::Queue;
 use super::shares::Shares;
 use super::short::{self, Places};
 use super::stream::ended_early;
-use super::turns::{InTurn, Work};
+use super::turns::{InTurn, Work, give_way};
 use super::values::bound_functions;
 use super::workers::Workers;
 use super::yielding::YieldAboveJoins;
@@ -34,6 +34,8 @@ use crate::tenant::Scope;
 /// Plans and runs.
 pub(super) struct Planner {
     state: SessionState,
+    /// The same with what makes plans that are shown tell more.
+    showing: SessionState,
     /// The same with one partition to a plan.
     in_order: SessionState,
     /// The same without DataFusion's rules for physical plans.
@@ -68,12 +70,14 @@ impl Planner {
             .with_runtime_env(shares.runtime())
             .with_default_features()
             .with_physical_optimizer_rule(Arc::new(YieldAboveJoins))
-            .with_physical_optimizer_rule(Arc::new(TellHeld))
             .build();
         bound_functions(&mut state, config.memory_bytes)?;
         state
             .register_expr_planner(Arc::new(Operands))
             .map_err(planning)?;
+        let showing = SessionStateBuilder::new_from_existing(state.clone())
+            .with_physical_optimizer_rule(Arc::new(TellHeld))
+            .build();
         let mut in_order = state.clone();
         let options = in_order.config_mut().options_mut();
         options.execution.target_partitions = 1;
@@ -82,6 +86,7 @@ impl Planner {
             .build();
         let workers = Workers::new(config, shares, state.config())?;
         Ok(Planner {
+            showing,
             in_order,
             optimizer_of_one_input: without_idle_rules(state.optimizer()),
             state,
@@ -124,21 +129,25 @@ impl Planner {
         let analyzed = self
             .state
             .analyzer()
-            .execute_and_check(plan, &options, |_, _| {})
+            .execute_and_check(plan, &options, |_, _| give_way())
             .map_err(planning)?;
         let optimizer = match short::has_one_input(&analyzed)? {
             true => &self.optimizer_of_one_input,
             false => self.state.optimizer(),
         };
         optimizer
-            .optimize(analyzed, &at, |_, _| {})
+            .optimize(analyzed, &at, |_, _| give_way())
             .map_err(planning)
     }
 
     pub(super) async fn physical(&self, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
-        self.state
+        let state = match plan {
+            LogicalPlan::Explain(_) | LogicalPlan::Analyze(_) => &self.showing,
+            _ => &self.state,
+        };
+        state
             .query_planner()
-            .create_physical_plan(plan, &self.state)
+            .create_physical_plan(plan, state)
             .await
             .map_err(planning)
     }

@@ -10,12 +10,10 @@ use datafusion::common::Result;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_plan::aggregates::AggregateExec;
-use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
-use datafusion::physical_plan::coop::CooperativeExec;
-use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::{ChildrenPropertiesMode, ExecutionPlan, ReplaceChildrenOptions};
 
 use super::GuardExec;
+use super::guard::with_guard_below;
 
 /// `plan`, of which scans below such aggregates offer the rows they need.
 pub(super) fn narrowed(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
@@ -23,9 +21,16 @@ pub(super) fn narrowed(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn Execution
         let Some(columns) = node.downcast_ref::<AggregateExec>().and_then(extremes_of) else {
             return Ok(Transformed::no(node));
         };
+        let recompute = ChildrenPropertiesMode::Recompute;
+        let offering = |guard: &GuardExec| guard.offering_extremes(&columns);
         let inputs = node.children();
-        match inputs.first().and_then(|input| offering(input, &columns)) {
-            Some(input) => Ok(Transformed::yes(with_input(&node, input)?)),
+        let input = inputs.first();
+        match input.and_then(|input| with_guard_below(input, recompute, &offering)) {
+            Some(input) => {
+                let recompute = ReplaceChildrenOptions::new(recompute);
+                let narrowed = Arc::clone(&node).replace_children(vec![input], recompute)?;
+                Ok(Transformed::yes(narrowed))
+            }
             None => Ok(Transformed::no(node)),
         }
     })
@@ -48,30 +53,4 @@ fn extremes_of(aggregate: &AggregateExec) -> Option<Vec<usize>> {
         }
     });
     columns.collect()
-}
-
-/// The input of an aggregate, where it is the rows of a stored table and an index
-/// finds the extremes of `columns`.
-fn offering(plan: &Arc<dyn ExecutionPlan>, columns: &[usize]) -> Option<Arc<dyn ExecutionPlan>> {
-    if let Some(guard) = plan.downcast_ref::<GuardExec>() {
-        return guard
-            .offering_extremes(columns)
-            .map(|guard| Arc::new(guard) as _);
-    }
-    let passes_through = plan.is::<RepartitionExec>()
-        || plan.is::<CoalescePartitionsExec>()
-        || plan.is::<CooperativeExec>();
-    if !passes_through {
-        return None;
-    }
-    let input = offering(plan.children().first()?, columns)?;
-    with_input(plan, input).ok()
-}
-
-fn with_input(
-    plan: &Arc<dyn ExecutionPlan>,
-    input: Arc<dyn ExecutionPlan>,
-) -> Result<Arc<dyn ExecutionPlan>> {
-    let recompute = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
-    Arc::clone(plan).replace_children(vec![input], recompute)
 }

@@ -22,10 +22,13 @@ use datafusion::common::{DataFusionError, Result, ScalarValue};
 use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{Expr, LogicalPlan, TableProviderFilterPushDown, TableType};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, reset_plan_states};
 use datafusion::physical_plan::metrics::{
     BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet, RecordOutput,
 };
+use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::{
     ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties,
     Partitioning, PlanProperties, ReplaceChildrenOptions,
@@ -362,6 +365,30 @@ pub(super) fn given(
     Arc::clone(plan)
         .replace_children(children, keep)
         .map_err(planning)
+}
+
+/// The plan with what `change` makes of the guard whose rows it yields as they come,
+/// and with the properties of operators between them as `mode` says; `None` where it
+/// is no such plan, or the guard is not changed.
+pub(super) fn with_guard_below(
+    plan: &Arc<dyn ExecutionPlan>,
+    mode: ChildrenPropertiesMode,
+    change: &dyn Fn(&GuardExec) -> Option<GuardExec>,
+) -> Option<Arc<dyn ExecutionPlan>> {
+    if let Some(guard) = plan.downcast_ref::<GuardExec>() {
+        return Some(Arc::new(change(guard)?));
+    }
+    let passes_through = plan.is::<RepartitionExec>()
+        || plan.is::<CoalescePartitionsExec>()
+        || plan.is::<CooperativeExec>();
+    if !passes_through {
+        return None;
+    }
+    let input = with_guard_below(plan.children().first()?, mode, change)?;
+    let options = ReplaceChildrenOptions::new(mode);
+    Arc::clone(plan)
+        .replace_children(vec![input], options)
+        .ok()
 }
 
 /// Says to every guard of a plan what state of the lanes its scan reads.

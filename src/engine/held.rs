@@ -17,13 +17,11 @@ use datafusion::physical_expr::expressions::{
 use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr, split_conjunction};
 use datafusion::physical_expr_common::physical_expr::{fmt_sql, is_volatile};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
-use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
-use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::filter::FilterExec;
-use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::{ChildrenPropertiesMode, ExecutionPlan, ReplaceChildrenOptions};
 
 use super::GuardExec;
+use super::guard::with_guard_below;
 use super::total::{compares, connects};
 
 /// A predicate that is evaluated on rows that the guard has let out alone.
@@ -39,7 +37,8 @@ impl fmt::Display for Held {
     }
 }
 
-/// Tells guards which predicates of the filter above them are held there.
+/// Tells guards which predicates of the filter above them are held there, in plans
+/// that are shown.
 #[derive(Debug)]
 pub(super) struct TellHeld;
 
@@ -54,9 +53,18 @@ impl PhysicalOptimizerRule for TellHeld {
                 return Ok(Transformed::no(node));
             };
             let held = held(filter.predicate());
-            match told(filter.input(), &held) {
-                Some(input) if !held.is_empty() => Ok(Transformed::yes(with_input(&node, input)?)),
-                _ => Ok(Transformed::no(node)),
+            if held.is_empty() {
+                return Ok(Transformed::no(node));
+            }
+            let keep = ChildrenPropertiesMode::Keep;
+            let holding = |guard: &GuardExec| Some(guard.holding(&held));
+            match with_guard_below(filter.input(), keep, &holding) {
+                Some(input) => {
+                    let keep = ReplaceChildrenOptions::new(keep);
+                    let told = Arc::clone(&node).replace_children(vec![input], keep)?;
+                    Ok(Transformed::yes(told))
+                }
+                None => Ok(Transformed::no(node)),
             }
         })
         .map(|told| told.data)
@@ -69,29 +77,6 @@ impl PhysicalOptimizerRule for TellHeld {
     fn schema_check(&self) -> bool {
         true
     }
-}
-
-/// The input of a filter, where it is the rows of one guard as they come.
-fn told(plan: &Arc<dyn ExecutionPlan>, held: &[Held]) -> Option<Arc<dyn ExecutionPlan>> {
-    if let Some(guard) = plan.downcast_ref::<GuardExec>() {
-        return Some(Arc::new(guard.holding(held)));
-    }
-    let passes_through = plan.is::<RepartitionExec>()
-        || plan.is::<CoalescePartitionsExec>()
-        || plan.is::<CooperativeExec>();
-    if !passes_through {
-        return None;
-    }
-    let input = told(plan.children().first()?, held)?;
-    with_input(plan, input).ok()
-}
-
-fn with_input(
-    plan: &Arc<dyn ExecutionPlan>,
-    input: Arc<dyn ExecutionPlan>,
-) -> Result<Arc<dyn ExecutionPlan>> {
-    let keep = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Keep);
-    Arc::clone(plan).replace_children(vec![input], keep)
 }
 
 fn held(predicate: &Arc<dyn PhysicalExpr>) -> Vec<Held> {

@@ -1,5 +1,5 @@
 //! Puts a plan's tasks into turns, and makes its joins ask whether anybody
-//! still waits for them.
+//! still waits for them, and its leaves give way.
 //!
 //! Done to a plan that is proven and about to run, for that run alone: what is
 //! put in passes everything through, and `EXPLAIN` does not show it.
@@ -29,8 +29,21 @@ use datafusion::physical_plan::{
     ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties,
     PlanProperties, ReplaceChildrenOptions,
 };
+use futures::StreamExt;
 
-use super::turns::{InTurn, Work, check};
+use super::turns::{InTurn, Work, check, give_way};
+
+/// `plan` with leaves that give way with every batch: an operator may take all of
+/// its input in one poll.
+pub(super) fn giving_way(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    plan.transform_up(|node| {
+        Ok(match node.children().is_empty() {
+            true => Transformed::yes(TurnExec::above(&node, None)),
+            false => Transformed::no(node),
+        })
+    })
+    .map(|transformed| transformed.data)
+}
 
 /// `plan` in one partition, to be run as `work`.
 pub(super) fn interruptible(
@@ -44,7 +57,8 @@ pub(super) fn interruptible(
     plan.transform_up(|node| {
         if spawns_tasks(&node) {
             let children = node.children().into_iter();
-            let children = children.map(|child| TurnExec::above(child, work)).collect();
+            let in_turn = |child| TurnExec::above(child, Some(work));
+            let children = children.map(in_turn).collect();
             let recompute = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
             return Ok(Transformed::yes(
                 node.replace_children(children, recompute)?,
@@ -171,18 +185,19 @@ impl PhysicalExpr for Asking {
     }
 }
 
-/// Polls its input in the turns of its work's tenant.
+/// Polls its input in the turns of its work's tenant, or gives way before each batch
+/// of it where what polls this is in such a turn.
 #[derive(Debug)]
 struct TurnExec {
     input: Arc<dyn ExecutionPlan>,
-    work: Arc<Work>,
+    work: Option<Arc<Work>>,
 }
 
 impl TurnExec {
-    fn above(input: &Arc<dyn ExecutionPlan>, work: &Arc<Work>) -> Arc<dyn ExecutionPlan> {
+    fn above(input: &Arc<dyn ExecutionPlan>, work: Option<&Arc<Work>>) -> Arc<dyn ExecutionPlan> {
         Arc::new(TurnExec {
             input: Arc::clone(input),
-            work: Arc::clone(work),
+            work: work.cloned(),
         })
     }
 }
@@ -223,7 +238,7 @@ impl ExecutionPlan for TurnExec {
         _options: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         Ok(match children.pop() {
-            Some(input) => TurnExec::above(&input, &self.work),
+            Some(input) => TurnExec::above(&input, self.work.as_ref()),
             None => self,
         })
     }
@@ -243,7 +258,56 @@ impl ExecutionPlan for TurnExec {
     ) -> Result<SendableRecordBatchStream> {
         let input = self.input.execute(partition, context)?;
         let schema = input.schema();
-        let input = InTurn::new(&self.work, input);
-        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, input)))
+        Ok(match &self.work {
+            Some(work) => {
+                let input = InTurn::new(work, input);
+                Box::pin(RecordBatchStreamAdapter::new(schema, input))
+            }
+            None => {
+                let input = input.inspect(|_| give_way());
+                Box::pin(RecordBatchStreamAdapter::new(schema, input))
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::physical_plan::collect;
+    use datafusion::prelude::SessionContext;
+
+    use super::*;
+
+    fn leaves(plan: &Arc<dyn ExecutionPlan>) -> Vec<Arc<dyn ExecutionPlan>> {
+        let children = plan.children();
+        match children.is_empty() {
+            true => vec![Arc::clone(plan)],
+            false => children.into_iter().flat_map(leaves).collect(),
+        }
+    }
+
+    fn givers(plan: &Arc<dyn ExecutionPlan>) -> usize {
+        let here = usize::from(plan.is::<TurnExec>());
+        here + plan.children().into_iter().map(givers).sum::<usize>()
+    }
+
+    #[tokio::test]
+    async fn every_leaf_gives_way_and_the_rows_stay() {
+        for sql in [
+            "SELECT count(*) FROM generate_series(1, 9000) a JOIN generate_series(5, 6000) b \
+             ON a.value = b.value",
+            "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t WHERE n < 100) \
+             SELECT sum(n) FROM t",
+            "SELECT sum(x) FROM (VALUES (1), (2)) AS v(x)",
+        ] {
+            let context = SessionContext::new();
+            let plan = context.sql(sql).await.unwrap();
+            let plan = plan.create_physical_plan().await.unwrap();
+            let giving = giving_way(Arc::clone(&plan)).unwrap();
+            assert_eq!(givers(&giving), leaves(&plan).len(), "{sql}");
+            let expected = collect(plan, context.task_ctx()).await.unwrap();
+            let found = collect(giving, context.task_ctx()).await.unwrap();
+            assert_eq!(found, expected, "{sql}");
+        }
     }
 }

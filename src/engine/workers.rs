@@ -2,8 +2,9 @@
 //!
 //! A plan computes for long between its pauses. On the threads that serve
 //! sockets it would keep health probes, cancellations and other tenants' small
-//! statements waiting, so plans have a runtime of their own. What is known to be
-//! short stays where it is asked for: see [`super::short`].
+//! statements waiting, so plans have a runtime of their own, whose threads weigh
+//! less with the kernel than those that serve. What is known to be short stays
+//! where it is asked for: see [`super::short`].
 
 use std::future::Future;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use std::thread::available_parallelism;
 
 use datafusion::prelude::SessionConfig;
 use parking_lot::Mutex;
+use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -28,6 +30,11 @@ const TENANT_THREADS_PER_CORE: usize = 4;
 /// A deep statement makes a deep plan, and plans are walked and dropped by
 /// recursion. Of a stack, only what is used takes memory.
 const STACK_BYTES: usize = 16 << 20;
+
+/// The weight of a thread with the kernel, from 0 to 99, where 50 is that of any other:
+/// on Linux a nice value of 5, a third of the weight. A thread that serves gets its
+/// core back from a plan so, and a flood of short statements does not starve plans.
+const THREAD_WEIGHT: u8 = 35;
 
 /// The runtime of the plans. Dropping it abandons what still runs.
 pub(super) struct Workers {
@@ -51,7 +58,10 @@ impl Workers {
             .thread_stack_size(STACK_BYTES)
             .thread_name("jammi-plan")
             // There are more of them than cores, and a tenant has a few at a time.
-            .on_thread_start(let_thread_block)
+            .on_thread_start(|| {
+                let_thread_block();
+                weigh_less();
+            })
             .enable_all()
             .build()
             .map_err(|error| Error::internal("the engine's threads cannot be started", error))?;
@@ -76,6 +86,27 @@ impl Workers {
     }
 }
 
+/// Lets this thread give way to those that serve.
+fn weigh_less() {
+    // A server that weighs that little as a whole stays as it is.
+    if nice().is_some_and(|nice| nice >= 5) {
+        return;
+    }
+    let weight = ThreadPriorityValue::try_from(THREAD_WEIGHT).expect("below 100");
+    // Some sandboxes forbid it. Plans run all the same, and others wait a little.
+    if let Err(error) = set_current_thread_priority(ThreadPriority::Crossplatform(weight)) {
+        tracing::debug!(?error, "a plan thread weighs as much as any other");
+    }
+}
+
+/// The nice value of this thread, where the kernel tells it.
+fn nice() -> Option<i32> {
+    let stat = std::fs::read_to_string("/proc/thread-self/stat").ok()?;
+    // After the name, which is in parentheses, the state is the first field.
+    let (_, fields) = stat.rsplit_once(") ")?;
+    fields.split(' ').nth(16)?.parse().ok()
+}
+
 impl Drop for Workers {
     fn drop(&mut self) {
         // Waiting for the threads is not allowed where futures run, and the last
@@ -96,5 +127,21 @@ impl Drop for Workers {
         {
             runtime.shutdown_background();
         }
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn threads_of_plans_weigh_less_than_those_that_serve() {
+        let config = EngineConfig::default();
+        let shares = Shares::new(&config).unwrap();
+        let workers = Workers::new(&config, shares, &SessionConfig::new()).unwrap();
+        let own = nice().unwrap();
+        let of_plans = workers.spawn(async { nice().unwrap() }).await.unwrap();
+        assert_eq!(of_plans, own.max(5));
+        assert_eq!(nice(), Some(own));
     }
 }
