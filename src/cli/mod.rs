@@ -73,6 +73,7 @@ fn runtime() -> Outcome<tokio::runtime::Runtime> {
         // Short statements run on them, and as many as there are cores may wait for
         // a disk.
         .worker_threads(2 * cores)
+        .on_thread_unpark(crate::engine::cores::woken)
         .enable_all()
         .thread_stack_size(WORKER_STACK_BYTES)
         .build()

@@ -16,6 +16,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 
 use super::coercion::Operands;
+use super::cores;
 use super::fault::planning;
 use super::held::TellHeld;
 use super::limits::Limits;
@@ -23,7 +24,7 @@ use super::queue::Queue;
 use super::shares::Shares;
 use super::short::{self, Places};
 use super::stream::ended_early;
-use super::turns::{InTurn, Work, give_way};
+use super::turns::{InTurn, Work};
 use super::values::bound_functions;
 use super::workers::Workers;
 use super::yielding::YieldAboveJoins;
@@ -129,14 +130,14 @@ impl Planner {
         let analyzed = self
             .state
             .analyzer()
-            .execute_and_check(plan, &options, |_, _| give_way())
+            .execute_and_check(plan, &options, |_, _| cores::offer())
             .map_err(planning)?;
         let optimizer = match short::has_one_input(&analyzed)? {
             true => &self.optimizer_of_one_input,
             false => self.state.optimizer(),
         };
         optimizer
-            .optimize(analyzed, &at, |_, _| give_way())
+            .optimize(analyzed, &at, |_, _| cores::offer())
             .map_err(planning)
     }
 

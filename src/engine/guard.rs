@@ -386,9 +386,7 @@ pub(super) fn with_guard_below(
     }
     let input = with_guard_below(plan.children().first()?, mode, change)?;
     let options = ReplaceChildrenOptions::new(mode);
-    Arc::clone(plan)
-        .replace_children(vec![input], options)
-        .ok()
+    Arc::clone(plan).replace_children(vec![input], options).ok()
 }
 
 /// Says to every guard of a plan what state of the lanes its scan reads.

@@ -1,5 +1,5 @@
 //! Puts a plan's tasks into turns, and makes its joins ask whether anybody
-//! still waits for them, and its leaves give way.
+//! still waits for them, and its leaves offer the core to others.
 //!
 //! Done to a plan that is proven and about to run, for that run alone: what is
 //! put in passes everything through, and `EXPLAIN` does not show it.
@@ -31,11 +31,12 @@ use datafusion::physical_plan::{
 };
 use futures::StreamExt;
 
-use super::turns::{InTurn, Work, check, give_way};
+use super::cores;
+use super::turns::{InTurn, Work, check};
 
-/// `plan` with leaves that give way with every batch: an operator may take all of
-/// its input in one poll.
-pub(super) fn giving_way(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+/// `plan` with leaves that offer the core with every batch: an operator may take all
+/// of its input in one poll.
+pub(super) fn offering(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     plan.transform_up(|node| {
         Ok(match node.children().is_empty() {
             true => Transformed::yes(TurnExec::above(&node, None)),
@@ -185,8 +186,8 @@ impl PhysicalExpr for Asking {
     }
 }
 
-/// Polls its input in the turns of its work's tenant, or gives way before each batch
-/// of it where what polls this is in such a turn.
+/// Polls its input in the turns of its work's tenant, or offers the core with each
+/// batch of it where what polls this is in such a turn.
 #[derive(Debug)]
 struct TurnExec {
     input: Arc<dyn ExecutionPlan>,
@@ -264,7 +265,7 @@ impl ExecutionPlan for TurnExec {
                 Box::pin(RecordBatchStreamAdapter::new(schema, input))
             }
             None => {
-                let input = input.inspect(|_| give_way());
+                let input = input.inspect(|_| cores::offer());
                 Box::pin(RecordBatchStreamAdapter::new(schema, input))
             }
         })
@@ -286,13 +287,13 @@ mod tests {
         }
     }
 
-    fn givers(plan: &Arc<dyn ExecutionPlan>) -> usize {
+    fn offerers(plan: &Arc<dyn ExecutionPlan>) -> usize {
         let here = usize::from(plan.is::<TurnExec>());
-        here + plan.children().into_iter().map(givers).sum::<usize>()
+        here + plan.children().into_iter().map(offerers).sum::<usize>()
     }
 
     #[tokio::test]
-    async fn every_leaf_gives_way_and_the_rows_stay() {
+    async fn every_leaf_offers_the_core_and_the_rows_stay() {
         for sql in [
             "SELECT count(*) FROM generate_series(1, 9000) a JOIN generate_series(5, 6000) b \
              ON a.value = b.value",
@@ -303,10 +304,10 @@ mod tests {
             let context = SessionContext::new();
             let plan = context.sql(sql).await.unwrap();
             let plan = plan.create_physical_plan().await.unwrap();
-            let giving = giving_way(Arc::clone(&plan)).unwrap();
-            assert_eq!(givers(&giving), leaves(&plan).len(), "{sql}");
+            let offered = offering(Arc::clone(&plan)).unwrap();
+            assert_eq!(offerers(&offered), leaves(&plan).len(), "{sql}");
             let expected = collect(plan, context.task_ctx()).await.unwrap();
-            let found = collect(giving, context.task_ctx()).await.unwrap();
+            let found = collect(offered, context.task_ctx()).await.unwrap();
             assert_eq!(found, expected, "{sql}");
         }
     }

@@ -21,6 +21,7 @@ mod bound;
 mod coercion;
 mod context;
 mod control;
+pub(crate) mod cores;
 mod define;
 mod extremes;
 mod fault;

@@ -19,7 +19,7 @@ use tokio::time::{Sleep, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::fault;
-use super::interrupt::{giving_way, interruptible};
+use super::interrupt::{interruptible, offering};
 use super::queue::Place;
 use super::short::{Here, Places, panicked, run_here};
 use super::turns::{AbandonOnDrop, Due, InTurn, Work};
@@ -96,7 +96,7 @@ impl RecordStream {
             let planning = InTurn::new(&work, Box::pin(planning)).await;
             let started = planning.and_then(|plan| {
                 let schema = plan.schema();
-                let plan = giving_way(plan).map_err(fault::execution)?;
+                let plan = offering(plan).map_err(fault::execution)?;
                 Groups::of(plan, &work).map(|groups| (schema, groups))
             });
             let (schema, groups) = match started {

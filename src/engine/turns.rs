@@ -5,24 +5,19 @@
 //! filter lets no row out looks for one until there is nothing left. No runtime
 //! can take the thread back from such a poll. So there are more threads than
 //! cores, between which the kernel divides the cores; a tenant polls on a few of
-//! them at a time; and what can compute for long asks [`check`] now and then.
-//!
-//! The kernel looks at its clock a few hundred times a second, and a thread that
-//! has just run may have to wait for that where others compute without end: a
-//! short statement's few wake-ups would add up to tens of milliseconds. So plan
-//! threads offer their core more often than that ([`give_way`]), and weigh less
-//! than those that serve.
+//! them at a time; and what can compute for long asks [`check`] now and then,
+//! which offers the core to others too.
 //!
 //! Deliberately not `tokio::task::block_in_place`: it switches tokio's budget
 //! off for all that is polled inside, so that leaves would no longer give way.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant as StdInstant};
+use std::time::Duration;
 
 use datafusion::execution::TaskContext;
 use datafusion::prelude::SessionConfig;
@@ -32,6 +27,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::PollSemaphore;
 
+use super::cores;
 use super::fault::carried;
 use super::shares::Shares;
 use crate::config::EngineConfig;
@@ -176,35 +172,15 @@ impl Drop for AbandonOnDrop {
     }
 }
 
-/// How long a plan thread computes before it offers its core: much less than the
-/// kernel's clock takes to tick, and much more than it takes to offer it.
-const OFFER_INTERVAL: Duration = Duration::from_micros(500);
-
 thread_local! {
     /// The work that this thread polls.
     static POLLED: RefCell<Option<Arc<Work>>> = const { RefCell::new(None) };
-    /// When this thread has last offered its core.
-    static OFFERED: Cell<Option<StdInstant>> = const { Cell::new(None) };
-}
-
-/// Offers the core that a plan thread computes on to those that wait for it, where
-/// it has not just done so. Those who call it do so at least with every batch.
-pub(super) fn give_way() {
-    if !POLLED.with_borrow(Option::is_some) {
-        return;
-    }
-    let now = StdInstant::now();
-    let due = |offered: StdInstant| now.duration_since(offered) >= OFFER_INTERVAL;
-    if OFFERED.get().is_none_or(due) {
-        std::thread::yield_now();
-        OFFERED.set(Some(StdInstant::now()));
-    }
 }
 
 /// Fails where nobody waits for the work that this thread polls, or where it is due.
-/// Gives way first.
+/// Offers the core first.
 pub(super) fn check() -> datafusion::common::Result<()> {
-    give_way();
+    cores::offer();
     POLLED.with_borrow(|work| match work {
         Some(work) => work.check().map_err(carried),
         None => Ok(()),
@@ -250,13 +226,13 @@ impl<T: Unpin> InTurn<T> {
         poll: impl FnOnce(Pin<&mut T>, &mut Context<'_>) -> Poll<R>,
     ) -> Poll<R> {
         if POLLED.with_borrow(Option::is_some) {
-            give_way();
+            cores::offer();
             return poll(Pin::new(&mut self.inner), cx);
         }
         // The semaphore is never closed, so this is a turn.
         let _turn = ready!(self.turn.poll_acquire(cx));
         let _polling = Polling::of(&self.work);
-        give_way();
+        cores::offer();
         poll(Pin::new(&mut self.inner), cx)
     }
 }
@@ -274,41 +250,5 @@ impl<S: Stream + Unpin> Stream for InTurn<S> {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<S::Item>> {
         self.poll_inner(cx, |inner, cx| inner.poll_next(cx))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::tenant::Principal;
-
-    #[tokio::test]
-    async fn a_core_is_offered_where_a_plan_is_polled_and_not_too_often() {
-        let config = EngineConfig::default();
-        let shares = Shares::new(&config).unwrap();
-        let turns = Turns::new(1, &config, shares, &SessionConfig::new());
-        let work = turns.begin(&Scope::global(Principal::trusted_network()));
-        // Whoever serves keeps its core.
-        check().unwrap();
-        assert_eq!(OFFERED.get(), None);
-        let first = InTurn::new(
-            &work,
-            Box::pin(async {
-                check().unwrap();
-                OFFERED.get()
-            }),
-        );
-        let first = first.await;
-        assert!(first.is_some());
-        let long_ago = StdInstant::now() - 2 * OFFER_INTERVAL;
-        OFFERED.set(Some(long_ago));
-        let polled = Polling::of(&work);
-        check().unwrap();
-        assert!(OFFERED.get() > Some(long_ago));
-        let just_now = Some(StdInstant::now() + Duration::from_secs(60));
-        OFFERED.set(just_now);
-        check().unwrap();
-        assert_eq!(OFFERED.get(), just_now);
-        drop(polled);
     }
 }

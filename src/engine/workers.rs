@@ -16,6 +16,7 @@ use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_pr
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::cores;
 use super::shares::Shares;
 use super::turns::{Turns, Work};
 use crate::backend::let_thread_block;
@@ -61,7 +62,9 @@ impl Workers {
             .on_thread_start(|| {
                 let_thread_block();
                 weigh_less();
+                cores::woken();
             })
+            .on_thread_unpark(cores::woken)
             .enable_all()
             .build()
             .map_err(|error| Error::internal("the engine's threads cannot be started", error))?;

@@ -21,6 +21,7 @@ use tower::{Layer, Service};
 use tracing::{Span, debug, error, info};
 
 use super::methods;
+use crate::engine::cores;
 
 /// Watches every request.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +54,8 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
+        // Whoever floods the server keeps its threads busy, and others wait for a core.
+        cores::offer();
         let observed = Observed::new(methods::name_of(request.uri().path()));
         let answering = catch_unwind(AssertUnwindSafe(|| self.inner.call(request)));
         Box::pin(async move {
