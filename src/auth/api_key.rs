@@ -20,7 +20,7 @@ use uuid::Uuid;
 use super::{AuthenticationError, Credentials, TenantExtension};
 use crate::backend::{Backend, LaneVersion};
 use crate::error::{Error, Result};
-use crate::tenant::{ActsFor, GLOBAL_WRITER, Principal, TenantId};
+use crate::tenant::{ActsFor, Principal, ROLES, TenantId};
 
 /// What every key begins with, so that tools which look for secrets find one.
 const PREFIX: &str = "jammi_";
@@ -323,7 +323,6 @@ fn check(new: &NewApiKey) -> Result<()> {
                 .into(),
         ));
     }
-    const ROLES: [&str; 1] = [GLOBAL_WRITER];
     match new
         .roles
         .iter()

@@ -8,7 +8,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 
-use super::AuthenticationError;
+use super::{AuthenticationError, PeerCertificate};
 
 /// As RFC 7617 wants it, and without padding too: arrow-go's clients leave it out.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -21,6 +21,18 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 pub struct Credentials<'a> {
     headers: &'a HeaderMap,
     peer: Option<SocketAddr>,
+    transport: Transport,
+    certificate: Option<&'a PeerCertificate>,
+}
+
+/// What a connection is carried by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// TCP, which whoever is between can read and change.
+    #[default]
+    Plain,
+    /// TLS.
+    Tls,
 }
 
 /// A user and what proves it, as HTTP's `Basic` scheme has them (RFC 7617).
@@ -34,7 +46,33 @@ impl<'a> Credentials<'a> {
     /// What is in the metadata of a request, which came from `peer` as far as the
     /// connection tells.
     pub fn new(headers: &'a HeaderMap, peer: Option<SocketAddr>) -> Self {
-        Credentials { headers, peer }
+        Credentials {
+            headers,
+            peer,
+            transport: Transport::Plain,
+            certificate: None,
+        }
+    }
+
+    /// As they came over TLS, from a client that has shown `certificate`.
+    #[must_use]
+    pub fn over_tls(self, certificate: Option<&'a PeerCertificate>) -> Self {
+        Credentials {
+            transport: Transport::Tls,
+            certificate,
+            ..self
+        }
+    }
+
+    /// What the connection is carried by.
+    pub fn transport(&self) -> Transport {
+        self.transport
+    }
+
+    /// The client's certificate, if it has shown one. Its roots, its time and what is
+    /// revoked were checked, for this request too.
+    pub fn peer_certificate(&self) -> Option<&'a PeerCertificate> {
+        self.certificate
     }
 
     /// The other end of the connection: a proxy's, where there is one.

@@ -41,7 +41,10 @@
 //! the scope's, which is made from the principal where a request is admitted.
 
 mod api_key;
+mod certificate;
 mod credentials;
+mod jwt;
+mod mtls;
 
 #[cfg(test)]
 mod tests;
@@ -52,7 +55,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 pub use api_key::{ApiKey, ApiKeys, IssuedKey, NewApiKey};
-pub use credentials::Credentials;
+pub use certificate::PeerCertificate;
+pub use credentials::{Credentials, Transport};
+pub use jwt::{JwtAlgorithm, Jwts};
+pub use mtls::ClientCertificates;
 
 use crate::backend::Backend;
 use crate::error::Result;

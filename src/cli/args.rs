@@ -53,6 +53,28 @@ pub struct GlobalArgs {
     /// Work through a running server, as in grpc://127.0.0.1:50051. [env: JAMMI_URL]
     #[arg(long, global = true, value_name = "URL")]
     pub url: Option<ServerUrl>,
+    /// Trust servers of grpc+tls:// whose certificates have their root in a PEM file, in place
+    /// of the system's roots.
+    #[arg(long, global = true, env = "JAMMI_CA_FILE", value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// Show servers of grpc+tls:// the certificate of a PEM file.
+    #[arg(
+        long,
+        global = true,
+        env = "JAMMI_CLIENT_CERTIFICATE_FILE",
+        value_name = "FILE",
+        requires = "client_private_key_file"
+    )]
+    pub client_certificate_file: Option<PathBuf>,
+    /// The private key of that certificate, in PEM.
+    #[arg(
+        long,
+        global = true,
+        env = "JAMMI_CLIENT_PRIVATE_KEY_FILE",
+        value_name = "FILE",
+        requires = "client_certificate_file"
+    )]
+    pub client_private_key_file: Option<PathBuf>,
     /// Read settings from a TOML file. [env: JAMMI_CONFIG]
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,

@@ -135,7 +135,8 @@ async fn open(global: &GlobalArgs) -> Outcome<Target> {
     match settings::server_url(global)? {
         Some(url) => {
             let api_key = settings::api_key()?;
-            Target::remote(&url, global.tenant, api_key.as_deref()).await
+            let tls = settings::client_tls(global)?;
+            Target::remote(&url, global.tenant, api_key.as_deref(), tls).await
         }
         None => Target::embedded(&settings::load(global, None)?, global.tenant).await,
     }

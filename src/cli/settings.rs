@@ -3,6 +3,9 @@
 
 use std::env::VarError;
 use std::ffi::OsStr;
+use std::path::Path;
+
+use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
 use super::args::{GlobalArgs, OutputFormat, ServeArgs};
 use super::failure::{Failure, Outcome};
@@ -63,6 +66,34 @@ pub fn api_key() -> Outcome<Option<String>> {
             "{API_KEY_VARIABLE} holds no API key"
         ))),
     }
+}
+
+/// How servers of `grpc+tls://` are known, and how they know the caller.
+pub fn client_tls(global: &GlobalArgs) -> Outcome<ClientTlsConfig> {
+    let read = |flag: &str, file: &Path| {
+        let path = file.display();
+        std::fs::read(file).map_err(|error| {
+            Failure::Usage(format!(
+                "{path} cannot be read ({error}): name a PEM file by {flag}"
+            ))
+        })
+    };
+    let tls = ClientTlsConfig::new();
+    let tls = match &global.ca_file {
+        Some(file) => tls.ca_certificate(Certificate::from_pem(read("--ca-file", file)?)),
+        None => tls.with_enabled_roots(),
+    };
+    let (certificate, key) = (
+        &global.client_certificate_file,
+        &global.client_private_key_file,
+    );
+    Ok(match (certificate, key) {
+        (Some(certificate), Some(key)) => tls.identity(Identity::from_pem(
+            read("--client-certificate-file", certificate)?,
+            read("--client-private-key-file", key)?,
+        )),
+        _ => tls,
+    })
 }
 
 fn sources(global: &GlobalArgs, serve: Option<&ServeArgs>) -> Outcome<ConfigSources> {

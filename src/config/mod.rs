@@ -20,6 +20,7 @@
 mod keys;
 mod load;
 mod validate;
+pub mod watched;
 
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,8 @@ use serde::{Deserialize, Serialize};
 pub use keys::COMMAND_LINE_VARIABLES;
 pub use load::{ConfigSources, FlagValue, show};
 
+use crate::auth::JwtAlgorithm;
+
 /// Every setting of the engine and the server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -41,6 +44,8 @@ pub struct JammiConfig {
     pub artifact_dir: PathBuf,
     /// The network server.
     pub server: ServerConfig,
+    /// How connections are encrypted.
+    pub tls: TlsConfig,
     /// The page for people.
     pub console: ConsoleConfig,
     /// Who may ask.
@@ -66,6 +71,7 @@ impl Default for JammiConfig {
         JammiConfig {
             artifact_dir: PathBuf::from("./jammi-data"),
             server: ServerConfig::default(),
+            tls: TlsConfig::default(),
             console: ConsoleConfig::default(),
             auth: AuthConfig::default(),
             tenancy: TenancyConfig::default(),
@@ -142,6 +148,31 @@ impl Default for ServerConfig {
     }
 }
 
+/// How connections are encrypted. The files are PEM, and are read again when they
+/// change.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TlsConfig {
+    /// The server's certificate and those between it and its root, in this order.
+    /// Unset, connections are not encrypted.
+    pub certificate_file: Option<PathBuf>,
+    /// The private key of the certificate.
+    pub private_key_file: Option<PathBuf>,
+    /// Whether the port of `server.http_listen` is encrypted too.
+    pub http: bool,
+    /// The roots of clients' certificates. Unset, clients are asked for none.
+    pub client_ca_file: Option<PathBuf>,
+    /// Which clients' certificates are revoked.
+    pub client_crl_file: Option<PathBuf>,
+}
+
+impl TlsConfig {
+    /// Whether connections are encrypted.
+    pub fn is_on(&self) -> bool {
+        self.certificate_file.is_some()
+    }
+}
+
 /// The console: a page for people, on the port of `server.http_listen`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -161,6 +192,10 @@ pub struct AuthConfig {
     /// What a request is authenticated by, in this order. With none, whoever
     /// reaches the server may act as any tenant.
     pub methods: Vec<AuthenticationMethod>,
+    /// Tokens of an issuer, where `methods` has `jwt`.
+    pub jwt: JwtConfig,
+    /// Clients' certificates, where `methods` has `mtls`.
+    pub mtls: MtlsConfig,
 }
 
 /// What a request is authenticated by.
@@ -169,6 +204,78 @@ pub struct AuthConfig {
 pub enum AuthenticationMethod {
     /// Keys that `jammi keys` makes.
     ApiKey,
+    /// Tokens that an issuer signs.
+    Jwt,
+    /// Certificates of clients, by mutual TLS.
+    Mtls,
+}
+
+/// JSON Web Tokens of an issuer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct JwtConfig {
+    /// What the claim `iss` has to be.
+    pub issuer: Option<String>,
+    /// One of which the claim `aud` has to be or to hold.
+    pub audiences: Vec<String>,
+    /// How tokens may be signed.
+    pub algorithms: Vec<JwtAlgorithm>,
+    /// The file of the keys: a secret, public keys in PEM, or a JWK set. It is read
+    /// again when it changes.
+    pub keys_file: Option<PathBuf>,
+    /// The URL of the keys, a JWK set.
+    pub keys_url: Option<String>,
+    /// How long keys of the URL are used before they are fetched again.
+    pub keys_refresh_secs: u64,
+    /// How long they are used when they cannot be fetched again.
+    pub keys_stale_secs: u64,
+    /// The shortest time between two fetches, whatever keys tokens name.
+    pub keys_retry_secs: u64,
+    /// How far the clocks of the issuer and the server may be apart.
+    pub leeway_secs: u64,
+    /// The claim that names the user.
+    pub user_claim: String,
+    /// The claim of the tenants that the user may act as: one or a list.
+    pub tenants_claim: String,
+    /// Whether `*` in that claim is any tenant.
+    pub all_tenants: bool,
+    /// The claim of the user's roles: one or a list.
+    pub roles_claim: String,
+    /// The roles that are taken from that claim; others are passed over.
+    pub roles: Vec<String>,
+    /// The claims that become attributes of the principal.
+    pub attribute_claims: Vec<String>,
+}
+
+impl Default for JwtConfig {
+    fn default() -> Self {
+        JwtConfig {
+            issuer: None,
+            audiences: Vec::new(),
+            algorithms: Vec::new(),
+            keys_file: None,
+            keys_url: None,
+            keys_refresh_secs: 300,
+            keys_stale_secs: 3_600,
+            keys_retry_secs: 10,
+            leeway_secs: 30,
+            user_claim: "sub".into(),
+            tenants_claim: "tenants".into(),
+            all_tenants: false,
+            roles_claim: "roles".into(),
+            roles: Vec::new(),
+            attribute_claims: Vec::new(),
+        }
+    }
+}
+
+/// Certificates of clients.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MtlsConfig {
+    /// The TOML file that says who each certificate's holder is. It is read again when
+    /// it changes.
+    pub clients_file: Option<PathBuf>,
 }
 
 /// What a session may do before it is bound to a tenant.

@@ -1,13 +1,16 @@
 //! Which values a setting takes, beyond its kind.
 
 use tracing_subscriber::EnvFilter;
-use url::Url;
+use url::{Host, Url};
 
 use super::{
-    AuthConfig, ConsoleConfig, EngineConfig, JammiConfig, LanesConfig, LogConfig, ServerConfig,
-    SessionsConfig, SourcesConfig, TransactionsConfig,
+    AuthConfig, AuthenticationMethod, ConsoleConfig, EngineConfig, JammiConfig, JwtConfig,
+    LanesConfig, LogConfig, ServerConfig, SessionsConfig, SourcesConfig, TlsConfig,
+    TransactionsConfig,
 };
+use crate::auth::JwtAlgorithm;
 use crate::error::{Error, Result};
+use crate::tenant::ROLES;
 
 /// The largest number of milliseconds or seconds that a setting takes: a
 /// hundred years of seconds, well inside every clock's range.
@@ -23,8 +26,11 @@ impl JammiConfig {
             return refuse("artifact_dir", "is empty", "name a directory");
         }
         self.server.validate()?;
+        self.tls.validate()?;
         self.console.validate()?;
+        self.console_reaches_grpc()?;
         self.auth.validate()?;
+        self.mtls_has_its_files()?;
         self.sessions.validate()?;
         self.transactions.validate()?;
         self.lanes.validate()?;
@@ -34,18 +40,227 @@ impl JammiConfig {
     }
 }
 
+impl JammiConfig {
+    /// A page finds the gRPC port by the scheme that it was itself fetched by.
+    fn console_reaches_grpc(&self) -> Result<()> {
+        let by_scheme = self.console.enabled && self.console.grpc_url.is_none();
+        match by_scheme && self.tls.is_on() != self.tls.http {
+            true => refuse(
+                "tls.http",
+                "is off, so that the console's page cannot call the port of gRPC, which is \
+                 encrypted",
+                "set it to true, or set console.grpc_url",
+            ),
+            false => Ok(()),
+        }
+    }
+}
+
+impl TlsConfig {
+    fn validate(&self) -> Result<()> {
+        for (name, file) in [
+            ("tls.certificate_file", &self.certificate_file),
+            ("tls.private_key_file", &self.private_key_file),
+            ("tls.client_ca_file", &self.client_ca_file),
+            ("tls.client_crl_file", &self.client_crl_file),
+        ] {
+            if file
+                .as_ref()
+                .is_some_and(|file| file.as_os_str().is_empty())
+            {
+                return refuse(name, "is empty", "name a PEM file, or unset it");
+            }
+        }
+        for (name, is_wrong, why, mend) in [
+            (
+                "tls.private_key_file",
+                self.private_key_file.is_none() && self.is_on(),
+                "is not set",
+                "name the private key of tls.certificate_file",
+            ),
+            (
+                "tls.certificate_file",
+                !self.is_on() && self.private_key_file.is_some(),
+                "is not set",
+                "name the certificate of tls.private_key_file",
+            ),
+            (
+                "tls.http",
+                !self.is_on() && self.http,
+                "is on",
+                "set tls.certificate_file and tls.private_key_file too",
+            ),
+            (
+                "tls.client_ca_file",
+                !self.is_on() && self.client_ca_file.is_some(),
+                "is set",
+                "set tls.certificate_file and tls.private_key_file too",
+            ),
+            (
+                "tls.client_crl_file",
+                self.client_ca_file.is_none() && self.client_crl_file.is_some(),
+                "is set",
+                "set tls.client_ca_file too",
+            ),
+        ] {
+            if is_wrong {
+                return refuse(name, why, mend);
+            }
+        }
+        Ok(())
+    }
+}
+
 impl AuthConfig {
     fn validate(&self) -> Result<()> {
         let methods = &self.methods;
         let is_twice = |at: usize| methods[..at].contains(&methods[at]);
-        match (0..methods.len()).any(is_twice) {
-            true => refuse(
+        if (0..methods.len()).any(is_twice) {
+            return refuse(
                 "auth.methods",
                 "names a method twice",
                 "name each once, in the order in which they are to be tried",
-            ),
+            );
+        }
+        match methods.contains(&AuthenticationMethod::Jwt) {
+            true => self.jwt.validate(),
             false => Ok(()),
         }
+    }
+}
+
+impl JammiConfig {
+    /// Clients' certificates are asked for by TLS.
+    fn mtls_has_its_files(&self) -> Result<()> {
+        if !self.auth.methods.contains(&AuthenticationMethod::Mtls) {
+            return Ok(());
+        }
+        for (name, is_set, mend) in [
+            (
+                "tls.client_ca_file",
+                self.tls.client_ca_file.is_some(),
+                "name the roots of clients' certificates",
+            ),
+            (
+                "auth.mtls.clients_file",
+                self.auth.mtls.clients_file.is_some(),
+                "name the file that says who holds which certificate",
+            ),
+        ] {
+            if !is_set {
+                return refuse(name, "is not set, and auth.methods names mtls", mend);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl JwtConfig {
+    fn validate(&self) -> Result<()> {
+        let needed = [
+            (
+                "auth.jwt.issuer",
+                self.issuer.as_deref().is_none_or(str::is_empty),
+                "name whose tokens are accepted, as their claim `iss` does",
+            ),
+            (
+                "auth.jwt.audiences",
+                self.audiences.is_empty() || self.audiences.contains(&String::new()),
+                "name what tokens for this server have in their claim `aud`",
+            ),
+            (
+                "auth.jwt.algorithms",
+                self.algorithms.is_empty(),
+                "name how tokens are signed, as in RS256 or ES256",
+            ),
+            (
+                "auth.jwt.user_claim",
+                self.user_claim.is_empty(),
+                "name a claim, such as sub",
+            ),
+            (
+                "auth.jwt.tenants_claim",
+                self.tenants_claim.is_empty(),
+                "name a claim, such as tenants",
+            ),
+            (
+                "auth.jwt.roles_claim",
+                self.roles_claim.is_empty(),
+                "name a claim, such as roles",
+            ),
+        ];
+        for (name, is_missing, mend) in needed {
+            if is_missing {
+                return refuse(name, "is empty, and auth.methods names jwt", mend);
+            }
+        }
+        let by_secret = |one: &JwtAlgorithm| one.secret_bytes_min().is_some();
+        if self.algorithms.iter().any(by_secret) && !self.algorithms.iter().all(by_secret) {
+            return refuse(
+                "auth.jwt.algorithms",
+                "mixes secrets with public keys",
+                "name either algorithms of secrets (HS256, ...) or of public keys (RS256, ...)",
+            );
+        }
+        match (&self.keys_file, &self.keys_url) {
+            (Some(_), None) => {}
+            (None, Some(url)) => self.validate_url(url)?,
+            _ => {
+                return refuse(
+                    "auth.jwt.keys_file",
+                    "and `auth.jwt.keys_url` are both set, or neither is",
+                    "set one of them",
+                );
+            }
+        }
+        for role in &self.roles {
+            if !ROLES.contains(&role.as_str()) {
+                return refuse(
+                    "auth.jwt.roles",
+                    &format!("holds {role:?}"),
+                    &format!("choose of {}", ROLES.join(", ")),
+                );
+            }
+        }
+        let day = 86_400;
+        between("auth.jwt.leeway_secs", self.leeway_secs, 0, 600)?;
+        between("auth.jwt.keys_retry_secs", self.keys_retry_secs, 1, day)?;
+        let refresh = self.keys_refresh_secs;
+        between("auth.jwt.keys_refresh_secs", refresh, 1, day)?;
+        let stale = self.keys_stale_secs;
+        between("auth.jwt.keys_stale_secs", stale, refresh, 30 * day)
+    }
+
+    /// What is fetched decides who is who: nobody may change it on its way.
+    fn validate_url(&self, url: &str) -> Result<()> {
+        let parsed = Url::parse(url).ok();
+        let is_loopback = |url: &Url| match url.host() {
+            Some(Host::Ipv4(ip)) => ip.is_loopback(),
+            Some(Host::Ipv6(ip)) => ip.is_loopback(),
+            _ => false,
+        };
+        let is_safe = parsed.is_some_and(|url| {
+            url.scheme() == "https" || (url.scheme() == "http" && is_loopback(&url))
+        });
+        if !is_safe {
+            return refuse(
+                "auth.jwt.keys_url",
+                "is no URL of https",
+                "write it as https://HOST/PATH; plain http is for addresses of loopback alone",
+            );
+        }
+        if self
+            .algorithms
+            .iter()
+            .any(|one| one.secret_bytes_min().is_some())
+        {
+            return refuse(
+                "auth.jwt.keys_url",
+                "is set, and auth.jwt.algorithms names one of secrets",
+                "keep secrets in auth.jwt.keys_file",
+            );
+        }
+        Ok(())
     }
 }
 
@@ -385,10 +600,23 @@ mod tests {
         }
     }
 
+    fn by_tokens() -> JammiConfig {
+        let mut config = JammiConfig::default();
+        config.auth.methods = vec![AuthenticationMethod::Jwt];
+        config.auth.jwt = JwtConfig {
+            issuer: Some("https://issuer.example.com".into()),
+            audiences: vec!["jammi".into()],
+            algorithms: vec![JwtAlgorithm::ES256],
+            keys_file: Some("keys.json".into()),
+            ..JwtConfig::default()
+        };
+        config
+    }
+
     #[test]
     fn a_value_out_of_range_names_its_setting() {
         type Change = fn(&mut JammiConfig);
-        let cases: [(&str, Change); 16] = [
+        let cases: [(&str, Change); 27] = [
             ("artifact_dir", |c| c.artifact_dir = "".into()),
             ("server.listen", |c| c.server.listen = "50051".into()),
             ("server.http_listen", |c| {
@@ -399,6 +627,42 @@ mod tests {
             }),
             ("console.grpc_url", |c| {
                 c.console.grpc_url = Some("https://db.example.com/grpc".into())
+            }),
+            ("tls.private_key_file", |c| {
+                c.tls.certificate_file = Some("server.pem".into())
+            }),
+            ("tls.certificate_file", |c| {
+                c.tls.private_key_file = Some("server.key".into())
+            }),
+            ("tls.http", |c| c.tls.http = true),
+            ("tls.client_ca_file", |c| {
+                c.tls.client_ca_file = Some("ca.pem".into())
+            }),
+            ("auth.methods", |c| {
+                c.auth.methods = vec![AuthenticationMethod::Jwt; 2]
+            }),
+            ("tls.client_ca_file", |c| {
+                c.auth.methods = vec![AuthenticationMethod::Mtls]
+            }),
+            ("auth.jwt.issuer", |c| {
+                c.auth.methods = vec![AuthenticationMethod::Jwt]
+            }),
+            ("auth.jwt.algorithms", |c| {
+                *c = by_tokens();
+                c.auth.jwt.algorithms.push(JwtAlgorithm::HS256)
+            }),
+            ("auth.jwt.keys_file", |c| {
+                *c = by_tokens();
+                c.auth.jwt.keys_file = None
+            }),
+            ("auth.jwt.keys_url", |c| {
+                *c = by_tokens();
+                c.auth.jwt.keys_file = None;
+                c.auth.jwt.keys_url = Some("http://issuer.example.com/keys".into())
+            }),
+            ("auth.jwt.roles", |c| {
+                *c = by_tokens();
+                c.auth.jwt.roles = vec!["root".into()]
             }),
             ("server.message_bytes_max", |c| {
                 c.server.message_bytes_max = 1
@@ -429,6 +693,7 @@ mod tests {
             ("log.filter", |c| c.log.filter = "jammi_db=loud".into()),
         ];
         assert!(JammiConfig::default().validate().is_ok());
+        assert!(by_tokens().validate().is_ok());
         for (name, change) in cases {
             let mut config = JammiConfig::default();
             change(&mut config);

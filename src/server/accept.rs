@@ -16,12 +16,16 @@ use metrics::{counter, gauge};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
 use tokio::time::Sleep;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tonic::transport::server::{Connected, TcpConnectInfo};
-use tracing::warn;
+use tonic::transport::server::Connected;
+use tracing::{info, warn};
 
 use super::held_writes::HeldWrites;
+use super::tls::Tls;
+use crate::auth::{PeerCertificate, Transport};
 use crate::config::ServerConfig;
 use crate::error::{Error, Result};
 
@@ -48,7 +52,15 @@ impl ConnectionId {
 #[derive(Clone, Debug)]
 pub(super) struct ConnectionInfo {
     pub id: ConnectionId,
-    pub tcp: TcpConnectInfo,
+    pub peer: Peer,
+}
+
+/// The other end of a connection.
+#[derive(Clone, Debug)]
+pub(super) struct Peer {
+    pub address: Option<SocketAddr>,
+    pub transport: Transport,
+    pub certificate: Option<PeerCertificate>,
 }
 
 /// Told of each connection that has ended.
@@ -64,6 +76,8 @@ pub(super) struct Port {
     first_bytes_timeout: Duration,
     closing: CancellationToken,
     on_end: Option<OnEnd>,
+    tls: Option<Tls>,
+    handshakes: JoinSet<Option<Connection>>,
 }
 
 impl Port {
@@ -95,7 +109,15 @@ impl Port {
             first_bytes_timeout: Duration::from_millis(limits.first_bytes_timeout_ms),
             closing: CancellationToken::new(),
             on_end: None,
+            tls: None,
+            handshakes: JoinSet::new(),
         })
+    }
+
+    /// Encrypts every connection, where there is something to do it with.
+    pub fn encrypted(mut self, tls: Option<Tls>) -> Self {
+        self.tls = tls;
+        self
     }
 
     /// Tells `on_end` of every connection that ends.
@@ -124,38 +146,90 @@ impl Port {
         })
     }
 
+    /// The next connection that can be served. Handshakes go on beside each other, so
+    /// that a client which is slow with its own keeps no other waiting.
     async fn accept(&mut self) -> Connection {
         loop {
-            let stream = match self.listener.accept().await {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    warn!(port = self.name, %error, "a connection was not accepted");
-                    tokio::time::sleep(ACCEPT_RETRY).await;
-                    continue;
-                }
-            };
-            match Arc::clone(&self.connections).try_acquire_owned() {
-                Ok(permit) => {
-                    self.full = false;
-                    // Answers are written whole: waiting for more to send
-                    // would only delay them.
-                    if let Err(error) = stream.set_nodelay(true) {
-                        warn!(%error, "nodelay was not set");
+            tokio::select! {
+                stream = accept_stream(&self.listener, self.name) => {
+                    let Some(connection) = self.admit(stream) else {
+                        continue;
+                    };
+                    match self.tls.clone() {
+                        None => return connection,
+                        Some(tls) => {
+                            let timeout = self.first_bytes_timeout;
+                            self.handshakes.spawn(shake_hands(connection, tls, timeout));
+                        }
                     }
-                    return Connection::new(stream, permit, self);
                 }
-                Err(_) => {
-                    counter!("jammi_connections_refused_total", "port" => self.name).increment(1);
-                    if !self.full {
-                        self.full = true;
-                        warn!(
-                            port = self.name,
-                            connections = self.connections_max,
-                            "connections are refused until one ends: raise server.connections_max"
-                        );
+                Some(done) = self.handshakes.join_next() => {
+                    if let Ok(Some(connection)) = done {
+                        return connection;
                     }
                 }
             }
+        }
+    }
+
+    /// The connection of `stream`, where one more may be open.
+    fn admit(&mut self, stream: TcpStream) -> Option<Connection> {
+        match Arc::clone(&self.connections).try_acquire_owned() {
+            Ok(permit) => {
+                self.full = false;
+                // Answers are written whole: waiting for more to send would only
+                // delay them.
+                if let Err(error) = stream.set_nodelay(true) {
+                    warn!(%error, "nodelay was not set");
+                }
+                Some(Connection::new(stream, permit, self))
+            }
+            Err(_) => {
+                counter!("jammi_connections_refused_total", "port" => self.name).increment(1);
+                if !self.full {
+                    self.full = true;
+                    warn!(
+                        port = self.name,
+                        connections = self.connections_max,
+                        "connections are refused until one ends: raise server.connections_max"
+                    );
+                }
+                None
+            }
+        }
+    }
+}
+
+async fn accept_stream(listener: &TcpListener, name: &'static str) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return stream,
+            Err(error) => {
+                warn!(port = name, %error, "a connection was not accepted");
+                tokio::time::sleep(ACCEPT_RETRY).await;
+            }
+        }
+    }
+}
+
+/// The connection once it is encrypted; none where the client does not speak TLS, or
+/// takes longer than `timeout`.
+async fn shake_hands(connection: Connection, tls: Tls, timeout: Duration) -> Option<Connection> {
+    let name = connection.counted.0;
+    let failed = |reason: &'static str| {
+        counter!("jammi_tls_handshakes_failed_total", "port" => name, "reason" => reason)
+            .increment(1);
+    };
+    match tokio::time::timeout(timeout, connection.encrypt(&tls)).await {
+        Ok(Ok(connection)) => Some(connection),
+        Ok(Err(error)) => {
+            failed("refused");
+            info!(port = name, %error, "a TLS handshake failed");
+            None
+        }
+        Err(_) => {
+            failed("timeout");
+            None
         }
     }
 }
@@ -163,14 +237,15 @@ impl Port {
 /// An accepted connection.
 pub(super) struct Connection {
     id: ConnectionId,
-    stream: TcpStream,
+    stream: Wire,
+    peer: Peer,
     held: HeldWrites,
     /// Until the first bytes are here, when they are due.
     first_bytes: Option<(usize, Pin<Box<Sleep>>)>,
     closing: Pin<Box<WaitForCancellationFutureOwned>>,
     on_end: Option<OnEnd>,
     _permit: OwnedSemaphorePermit,
-    _counted: Counted,
+    counted: Counted,
 }
 
 impl Connection {
@@ -178,14 +253,39 @@ impl Connection {
         let due = Box::pin(tokio::time::sleep(port.first_bytes_timeout));
         Connection {
             id: ConnectionId::next(),
-            stream,
+            peer: Peer {
+                address: stream.peer_addr().ok(),
+                transport: Transport::Plain,
+                certificate: None,
+            },
+            stream: Wire::Plain(stream),
             held: HeldWrites::default(),
             first_bytes: Some((0, due)),
             closing: Box::pin(port.closing.clone().cancelled_owned()),
             on_end: port.on_end.clone(),
             _permit: permit,
-            _counted: Counted::new(port.name),
+            counted: Counted::new(port.name),
         }
+    }
+
+    /// The connection after a handshake. It ends when the server stops meanwhile.
+    async fn encrypt(mut self, tls: &Tls) -> io::Result<Connection> {
+        let Wire::Plain(stream) = std::mem::replace(&mut self.stream, Wire::None) else {
+            return Err(io::Error::other("the connection is encrypted already"));
+        };
+        let stream = tokio::select! {
+            stream = tls.accept(stream) => stream?,
+            () = self.closing.as_mut() => return Err(io::ErrorKind::ConnectionAborted.into()),
+        };
+        let chain = stream.get_ref().1.peer_certificates();
+        let chain = chain.map(|chain| chain.iter().map(|one| one.clone().into_owned()).collect());
+        self.peer.certificate = chain
+            .map(PeerCertificate::read)
+            .transpose()
+            .map_err(io::Error::other)?;
+        self.peer.transport = Transport::Tls;
+        self.stream = Wire::Tls(Box::new(stream));
+        Ok(self)
     }
 
     /// Why the connection has to end although the client is silent.
@@ -218,7 +318,7 @@ impl Connected for Connection {
     fn connect_info(&self) -> ConnectionInfo {
         ConnectionInfo {
             id: self.id,
-            tcp: self.stream.connect_info(),
+            peer: self.peer.clone(),
         }
     }
 }
@@ -279,6 +379,73 @@ impl AsyncWrite for Connection {
         let Connection { stream, held, .. } = &mut *self;
         ready!(held.poll_send(stream, context))?;
         Pin::new(stream).poll_shutdown(context)
+    }
+}
+
+/// What carries a connection's bytes.
+enum Wire {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+    /// While a handshake has it.
+    None,
+}
+
+/// Passes a call on to whichever wire there is.
+macro_rules! on_wire {
+    ($wire:expr, $stream:ident => $call:expr, $none:expr) => {
+        match $wire {
+            Wire::Plain($stream) => $call,
+            Wire::Tls($stream) => $call,
+            Wire::None => $none,
+        }
+    };
+}
+
+fn no_wire<T>() -> Poll<io::Result<T>> {
+    Poll::Ready(Err(io::ErrorKind::NotConnected.into()))
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        on_wire!(&mut *self, stream => Pin::new(stream).poll_read(context, buffer), no_wire())
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        on_wire!(&mut *self, stream => Pin::new(stream).poll_write(context, bytes), no_wire())
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        on_wire!(
+            &mut *self,
+            stream => Pin::new(stream).poll_write_vectored(context, slices),
+            no_wire()
+        )
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        on_wire!(self, stream => stream.is_write_vectored(), false)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        on_wire!(&mut *self, stream => Pin::new(stream).poll_flush(context), no_wire())
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        on_wire!(&mut *self, stream => Pin::new(stream).poll_shutdown(context), no_wire())
     }
 }
 

@@ -19,19 +19,22 @@ use tonic::body::Body;
 use tonic::server::NamedService;
 use tower::{BoxError, Layer, Service};
 
-use super::accept::ConnectionInfo;
-use crate::auth::{AuthenticationError, Credentials, TenantExtension};
+use super::accept::Peer;
+use super::tls::Tls;
+use crate::auth::{AuthenticationError, Credentials, TenantExtension, Transport};
 use crate::tenant::Principal;
 
 /// Puts a service behind an extension.
 #[derive(Clone)]
 pub(super) struct AuthenticateLayer {
-    extension: Arc<dyn TenantExtension>,
+    authentication: Authentication,
 }
 
 impl AuthenticateLayer {
-    pub(super) fn new(extension: Arc<dyn TenantExtension>) -> Self {
-        AuthenticateLayer { extension }
+    pub(super) fn new(extension: Arc<dyn TenantExtension>, tls: Option<Tls>) -> Self {
+        AuthenticateLayer {
+            authentication: Authentication { extension, tls },
+        }
     }
 }
 
@@ -40,7 +43,7 @@ impl<S> Layer<S> for AuthenticateLayer {
 
     fn layer(&self, inner: S) -> Authenticated<S> {
         Authenticated {
-            extension: Arc::clone(&self.extension),
+            authentication: self.authentication.clone(),
             inner,
         }
     }
@@ -49,7 +52,7 @@ impl<S> Layer<S> for AuthenticateLayer {
 /// A service behind an extension.
 #[derive(Clone)]
 pub(super) struct Authenticated<S> {
-    extension: Arc<dyn TenantExtension>,
+    authentication: Authentication,
     inner: S,
 }
 
@@ -73,13 +76,13 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let extension = Arc::clone(&self.extension);
+        let authentication = self.authentication.clone();
         // The one that was ready is the one that is called.
         let waiting = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, waiting);
         Box::pin(async move {
             let (mut parts, body) = request.into_parts();
-            match principal(&*extension, &parts).await {
+            match authentication.principal(&parts).await {
                 Ok(principal) => {
                     parts.extensions.insert(principal);
                     let answer = inner.call(Request::from_parts(parts, body)).await?;
@@ -91,15 +94,32 @@ where
     }
 }
 
-/// Who sends the request.
-async fn principal(
-    extension: &dyn TenantExtension,
-    request: &Parts,
-) -> Result<Principal, AuthenticationError> {
-    let connection = request.extensions.get::<ConnectionInfo>();
-    let peer = connection.and_then(|connection| connection.tcp.remote_addr());
-    let credentials = Credentials::new(&request.headers, peer);
-    extension.authenticate(&credentials).await
+/// Says who sends a request.
+#[derive(Clone)]
+struct Authentication {
+    extension: Arc<dyn TenantExtension>,
+    tls: Option<Tls>,
+}
+
+impl Authentication {
+    async fn principal(&self, request: &Parts) -> Result<Principal, AuthenticationError> {
+        let peer = request.extensions.get::<Peer>();
+        let address = peer.and_then(|peer| peer.address);
+        let mut credentials = Credentials::new(&request.headers, address);
+        if let Some(peer) = peer.filter(|peer| peer.transport == Transport::Tls) {
+            let certificate = peer.certificate.as_ref();
+            let accepts = |certificate| {
+                self.tls
+                    .as_ref()
+                    .is_some_and(|tls| tls.accepts(certificate))
+            };
+            if certificate.is_some_and(|certificate| !accepts(certificate)) {
+                return Err(AuthenticationError::Refused);
+            }
+            credentials = credentials.over_tls(certificate);
+        }
+        self.extension.authenticate(&credentials).await
+    }
 }
 
 fn refusal(error: AuthenticationError) -> Status {

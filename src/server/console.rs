@@ -64,9 +64,9 @@ pub(super) fn pages(port: u16, url: Option<String>) -> Router {
         .route("/console/assets/{*name}", get(asset))
 }
 
-/// The origins that the console may have, of a server that was told to listen
-/// on `listen` and does so on `bound`.
-pub(super) fn origins(listen: &str, bound: SocketAddr) -> Vec<String> {
+/// The origins that the console may have by `scheme`, of a server that was told to
+/// listen on `listen` and does so on `bound`.
+pub(super) fn origins(scheme: &str, listen: &str, bound: SocketAddr) -> Vec<String> {
     let port = bound.port();
     let mut hosts = Vec::new();
     if bound.ip().is_loopback() || bound.ip().is_unspecified() {
@@ -88,9 +88,9 @@ pub(super) fn origins(listen: &str, bound: SocketAddr) -> Vec<String> {
     }
     hosts.sort();
     hosts.dedup();
-    let origin = |host: String| match port {
-        80 => format!("http://{host}"),
-        _ => format!("http://{host}:{port}"),
+    let origin = |host: String| match (scheme, port) {
+        ("http", 80) | ("https", 443) => format!("{scheme}://{host}"),
+        _ => format!("{scheme}://{host}:{port}"),
     };
     hosts.into_iter().map(origin).collect()
 }
@@ -215,7 +215,7 @@ mod tests {
             ),
         ] {
             let bound = bound.parse().unwrap();
-            assert_eq!(origins(listen, bound), expected, "{listen}");
+            assert_eq!(origins("http", listen, bound), expected, "{listen}");
         }
     }
 

@@ -3,7 +3,7 @@
 //! probes, scrapers and the console.
 //!
 //! ```text
-//! bytes -> accept      a counted connection
+//! bytes -> accept      a counted connection, encrypted by tls
 //!       -> request     an id and a span
 //!       -> origin      pages of allowed origins only
 //!       -> tonic-web   gRPC-Web becomes gRPC
@@ -35,6 +35,7 @@ pub mod status;
 pub mod tables;
 mod telemetry;
 pub mod tenant;
+mod tls;
 
 pub use methods::method_names;
 pub use run::run;

@@ -55,6 +55,10 @@ where
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let id = given_id(request.headers()).unwrap_or_else(made_id);
         let span = span_of(&request, &id);
+        let connection = request.extensions().get::<ConnectionInfo>();
+        if let Some(peer) = connection.map(|connection| connection.peer.clone()) {
+            request.extensions_mut().insert(peer);
+        }
         if request.version() < Version::HTTP_2 {
             // Browsers spread their calls over connections that come and go: which of
             // them it was means nothing.
@@ -79,7 +83,7 @@ fn span_of<Body>(request: &Request<Body>, id: &HeaderValue) -> Span {
     let peer = request
         .extensions()
         .get::<ConnectionInfo>()
-        .and_then(|connection| connection.tcp.remote_addr())
+        .and_then(|connection| connection.peer.address)
         .map(tracing::field::display);
     let span = info_span!(
         "request",

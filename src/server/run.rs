@@ -64,7 +64,18 @@ fn security_notes(config: &JammiConfig, server: &BoundServer) -> Vec<String> {
             false => "every request of a tenant has to carry a credential (auth.methods)",
         }
         .to_owned(),
-        "warning: connections are not encrypted".to_owned(),
+        match (config.tls.is_on(), config.tls.http) {
+            (false, _) => {
+                "warning: connections are not encrypted: set tls.certificate_file and \
+                 tls.private_key_file, or let a proxy do that"
+            }
+            (true, true) => "connections are encrypted (tls.certificate_file)",
+            (true, false) => {
+                "connections are encrypted (tls.certificate_file), but those for health and \
+                 metrics: set tls.http to encrypt these too"
+            }
+        }
+        .to_owned(),
     ];
     let ip = server.grpc_addr().ip();
     notes.push(if ip.is_loopback() {
@@ -95,7 +106,8 @@ fn security_notes(config: &JammiConfig, server: &BoundServer) -> Vec<String> {
 
 /// Where the console is, or why there is none.
 fn console_note(server: &BoundServer) -> String {
-    let page = format!("http://{}{}", server.http_addr(), console::PATH);
+    let (scheme, address) = (server.http_scheme(), server.http_addr());
+    let page = format!("{scheme}://{address}{}", console::PATH);
     if console::is_built_in() {
         format!("the console is at {page}")
     } else {
@@ -109,9 +121,13 @@ fn console_note(server: &BoundServer) -> String {
 /// Scripts wait for these two lines.
 fn announce(server: &BoundServer) {
     let (grpc, http) = (server.grpc_addr(), server.http_addr());
+    let (grpc_scheme, http_scheme) = (server.grpc_scheme(), server.http_scheme());
     let mut stdout = io::stdout().lock();
     // A closed stdout is no reason not to serve.
-    let _ = writeln!(stdout, "listening grpc://{grpc}\nlistening http://{http}");
+    let _ = writeln!(
+        stdout,
+        "listening {grpc_scheme}://{grpc}\nlistening {http_scheme}://{http}"
+    );
     let _ = stdout.flush();
     info!(%grpc, %http, "listening");
 }

@@ -34,8 +34,12 @@ use super::telemetry::{self, METRICS_UPKEEP};
 use super::tenant::{
     Clock, SessionKeys, SessionMap, SystemBindings, SystemClock, TenantInterceptor,
 };
-use crate::auth::{ApiKeys, DefaultTenantExtension, InOrder, TenantExtension};
+use super::tls::Tls;
+use crate::auth::{
+    ApiKeys, ClientCertificates, DefaultTenantExtension, InOrder, Jwts, TenantExtension,
+};
 use crate::backend::ServerLock;
+use crate::config::watched::{self, Reload};
 use crate::config::{AuthenticationMethod, JammiConfig};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -57,6 +61,8 @@ pub struct BoundServer {
     config: JammiConfig,
     engine: Engine,
     extension: Arc<dyn TenantExtension>,
+    tls: Option<Tls>,
+    reloads: Vec<Arc<dyn Reload>>,
     sessions: SessionMap,
     keys: SessionKeys,
     transactions: Transactions,
@@ -80,6 +86,9 @@ impl Server {
         let _ = telemetry::metrics();
         let lock = engine.backend().lock_for_server()?;
         engine.sweep_dropped_tables();
+        let tls = Tls::open(&config.tls)?;
+        let (extension, mut reloads) = extension_of(&config, &engine)?;
+        reloads.extend(tls.iter().map(Tls::reload));
         let settings = &config.server;
         let names = ("server.listen", "--listen");
         let transactions = Transactions::new(&config, Arc::new(SystemClock));
@@ -91,12 +100,15 @@ impl Server {
         let (ended, left) = (transactions.clone(), keys.clone());
         let grpc = Port::bind("grpc", &settings.listen, names, settings)
             .await?
+            .encrypted(tls.clone())
             .on_end(Arc::new(move |connection| {
                 ended.connection_ended(connection);
                 left.connection_ended(connection);
             }));
         let names = ("server.http_listen", "--http-listen");
-        let http = Port::bind("http", &settings.http_listen, names, settings).await?;
+        let http = Port::bind("http", &settings.http_listen, names, settings)
+            .await?
+            .encrypted(tls.clone().filter(|_| config.tls.http));
         let sessions = SessionMap::open(
             Arc::new(SystemBindings::new(engine.backend().clone())),
             &config.sessions,
@@ -107,9 +119,11 @@ impl Server {
             grpc_addr: grpc.local_addr()?,
             http_addr: http.local_addr()?,
             readiness: Readiness::serving(),
-            extension: extension_of(&config, &engine),
+            extension,
+            reloads,
             config,
             engine,
+            tls,
             sessions,
             keys,
             transactions,
@@ -175,6 +189,8 @@ impl BoundServer {
         let _expiry = AbortOnDropHandle::new(tokio::spawn(expiry));
         let upkeep = upkeep(self.sessions.clone(), self.engine.clone(), idle_timeout);
         let upkeep = AbortOnDropHandle::new(tokio::spawn(upkeep));
+        let reloads = watched::watch(self.reloads.clone());
+        let _reloads = AbortOnDropHandle::new(tokio::spawn(reloads));
 
         let stopping = CancellationToken::new();
         let stop = async {
@@ -240,6 +256,7 @@ impl BoundServer {
         let mut origins = self.config.server.allowed_origins.clone();
         if self.console() {
             origins.extend(console::origins(
+                self.http_scheme(),
                 &self.config.server.http_listen,
                 self.http_addr,
             ));
@@ -298,7 +315,7 @@ impl BoundServer {
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
         let undescribed = |error| Error::internal("the services cannot be described", error);
-        let authenticate = AuthenticateLayer::new(Arc::clone(&self.extension));
+        let authenticate = AuthenticateLayer::new(Arc::clone(&self.extension), self.tls.clone());
         let admit = ServiceBuilder::new().layer(authenticate).layer(admission);
         Ok(Routes::new(admit.service(sessions))
             .add_service(admit.service(catalogs))
@@ -307,6 +324,22 @@ impl BoundServer {
             .add_service(health)
             .add_service(reflection().build_v1().map_err(undescribed)?)
             .add_service(reflection().build_v1alpha().map_err(undescribed)?))
+    }
+
+    /// The scheme of the port of gRPC, as clients of Flight spell it.
+    pub fn grpc_scheme(&self) -> &'static str {
+        match self.config.tls.is_on() {
+            true => "grpc+tls",
+            false => "grpc",
+        }
+    }
+
+    /// The scheme of the port of health and metrics.
+    pub fn http_scheme(&self) -> &'static str {
+        match self.config.tls.http {
+            true => "https",
+            false => "http",
+        }
     }
 
     /// Whether the console is served.
@@ -327,23 +360,35 @@ impl BoundServer {
     }
 }
 
-/// What authenticates by the settings.
-fn extension_of(config: &JammiConfig, engine: &Engine) -> Arc<dyn TenantExtension> {
+/// What authenticates by the settings, and what of it is read from files.
+fn extension_of(
+    config: &JammiConfig,
+    engine: &Engine,
+) -> Result<(Arc<dyn TenantExtension>, Vec<Arc<dyn Reload>>)> {
     let backend = engine.backend();
-    let methods = config.auth.methods.iter();
-    let extensions: Vec<_> = methods
-        .map(|method| -> Arc<dyn TenantExtension> {
-            match method {
-                AuthenticationMethod::ApiKey => {
-                    Arc::new(ApiKeys::new(backend.clone(), || SystemClock.now_ms()))
-                }
+    let now_ms = || SystemClock.now_ms();
+    let (mut extensions, mut reloads) = (Vec::new(), Vec::new());
+    for method in &config.auth.methods {
+        let extension: Arc<dyn TenantExtension> = match method {
+            AuthenticationMethod::ApiKey => Arc::new(ApiKeys::new(backend.clone(), now_ms)),
+            AuthenticationMethod::Jwt => {
+                let tokens = Jwts::open(backend.clone(), &config.auth.jwt, now_ms)?;
+                reloads.extend(tokens.reload());
+                Arc::new(tokens)
             }
-        })
-        .collect();
-    match extensions.is_empty() {
+            AuthenticationMethod::Mtls => {
+                let clients = ClientCertificates::open(backend.clone(), &config.auth.mtls)?;
+                reloads.push(clients.reload());
+                Arc::new(clients)
+            }
+        };
+        extensions.push(extension);
+    }
+    let extension: Arc<dyn TenantExtension> = match extensions.is_empty() {
         true => Arc::new(DefaultTenantExtension::new(backend.clone())),
         false => Arc::new(InOrder::new(extensions)),
-    }
+    };
+    Ok((extension, reloads))
 }
 
 /// Forgets idle sessions and tidies the metrics, for as long as it is polled.

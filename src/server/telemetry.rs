@@ -131,6 +131,10 @@ fn describe() {
             "Requests without a credential that is accepted",
         ),
         (
+            "jammi_tls_handshakes_failed_total",
+            "Connections that were not encrypted, by port and reason",
+        ),
+        (
             "jammi_session_refusals_total",
             "Bindings refused because of sessions.max",
         ),

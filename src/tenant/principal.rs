@@ -9,6 +9,9 @@ use super::TenantId;
 /// The role that writes what every tenant reads.
 pub const GLOBAL_WRITER: &str = "global-writer";
 
+/// Every role there is.
+pub const ROLES: [&str; 1] = [GLOBAL_WRITER];
+
 /// Who is asking, as a credential proves it. Clones share it. Two are equal that may
 /// do the same under one name.
 ///

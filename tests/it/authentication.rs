@@ -60,7 +60,7 @@ impl Guarded {
     }
 }
 
-fn bearer(text: &str) -> String {
+pub fn bearer(text: &str) -> String {
     format!("Bearer {text}")
 }
 
@@ -69,7 +69,7 @@ fn basic(user: &str, password: &str) -> String {
 }
 
 /// What any method answers to a request without a body.
-async fn call(channel: &Channel, method: &str, authorization: Option<&str>) -> Status {
+pub async fn call(channel: &Channel, method: &str, authorization: Option<&str>) -> Status {
     let mut grpc = Grpc::new(channel.clone());
     grpc.ready().await.unwrap();
     let mut request = Request::new(());
@@ -151,7 +151,7 @@ async fn every_rpc_asks_for_a_credential_but_health_and_reflection() {
     assert!(metrics.contains(counted), "{metrics}");
 }
 
-fn words(rows: &RecordBatch) -> Vec<&str> {
+pub fn words(rows: &RecordBatch) -> Vec<&str> {
     let words = rows.column_by_name("word").unwrap();
     words.as_string::<i32>().iter().flatten().collect()
 }

@@ -17,6 +17,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use futures::Stream;
 use futures::stream::BoxStream;
+use tonic::transport::ClientTlsConfig;
 
 pub use self::embedded::Embedded;
 pub use self::remote::Remote;
@@ -97,13 +98,14 @@ impl Target {
     }
 
     /// Connects to a server, in a session of its own, as the holder of `api_key` if
-    /// there is one.
+    /// there is one; by `tls` where `url` says so.
     pub async fn remote(
         url: &ServerUrl,
         tenant: Option<TenantId>,
         api_key: Option<&str>,
+        tls: ClientTlsConfig,
     ) -> Outcome<Self> {
-        let target = Remote::connect(url, tenant, api_key).await?;
+        let target = Remote::connect(url, tenant, api_key, tls).await?;
         Ok(Target::Remote(Box::new(target)))
     }
 

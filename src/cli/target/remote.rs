@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use tonic::{Request, Status};
 use uuid::Uuid;
 
@@ -60,19 +60,27 @@ pub struct Remote {
 
 impl Remote {
     /// Connects, in a new session that is bound to `tenant`, as the holder of
-    /// `api_key` if there is one.
+    /// `api_key` if there is one; by `tls` where `url` says so.
     pub async fn connect(
         url: &ServerUrl,
         tenant: Option<TenantId>,
         api_key: Option<&str>,
+        tls: ClientTlsConfig,
     ) -> Outcome<Self> {
         let unreachable = |cause: String| {
             Failure::Connection(format!(
                 "cannot connect to {url}: {cause}: check the address and that the server runs"
             ))
         };
-        let channel = Endpoint::from_shared(url.http())
-            .map_err(|error| unreachable(root_cause(&error)))?
+        let mut endpoint =
+            Endpoint::from_shared(url.http()).map_err(|error| unreachable(root_cause(&error)))?;
+        if url.is_encrypted() {
+            let tls = tls.timeout(CONNECT_TIMEOUT);
+            endpoint = endpoint
+                .tls_config(tls)
+                .map_err(|error| unreachable(root_cause(&error)))?;
+        }
+        let channel = endpoint
             .connect_timeout(CONNECT_TIMEOUT)
             .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
             .tcp_nodelay(true)

@@ -10,9 +10,10 @@ use crate::error::Error;
 /// The port that a server listens on when nothing else is said.
 const DEFAULT_PORT: u16 = 50051;
 
-/// The address of a server that speaks gRPC without TLS.
+/// The address of a server that speaks gRPC.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerUrl {
+    is_encrypted: bool,
     /// A name, an IPv4 address, or an IPv6 address in brackets.
     host: String,
     port: u16,
@@ -21,13 +22,26 @@ pub struct ServerUrl {
 impl ServerUrl {
     /// The address as HTTP/2 clients spell it.
     pub fn http(&self) -> String {
-        format!("http://{}:{}", self.host, self.port)
+        let scheme = match self.is_encrypted {
+            true => "https",
+            false => "http",
+        };
+        format!("{scheme}://{}:{}", self.host, self.port)
+    }
+
+    /// Whether it is spoken to over TLS.
+    pub fn is_encrypted(&self) -> bool {
+        self.is_encrypted
     }
 }
 
 impl fmt::Display for ServerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "grpc://{}:{}", self.host, self.port)
+        let scheme = match self.is_encrypted {
+            true => "grpc+tls",
+            false => "grpc",
+        };
+        write!(f, "{scheme}://{}:{}", self.host, self.port)
     }
 }
 
@@ -37,17 +51,18 @@ impl FromStr for ServerUrl {
     fn from_str(text: &str) -> Result<Self, Error> {
         let refuse = |why: &str| {
             Err(Error::InvalidArgument(format!(
-                "url {text:?} {why}: use grpc://HOST:PORT, as in grpc://127.0.0.1:{DEFAULT_PORT}"
+                "url {text:?} {why}: use grpc://HOST:PORT, as in grpc://127.0.0.1:{DEFAULT_PORT}, or \
+                 grpc+tls://HOST:PORT"
             )))
         };
         let Ok(url) = Url::parse(text) else {
             return refuse("is not a URL");
         };
-        match url.scheme() {
-            "grpc" | "grpc+tcp" => {}
-            "grpc+tls" => return refuse("asks for TLS, which this command does not speak"),
-            _ => return refuse("has another scheme than grpc"),
-        }
+        let is_encrypted = match url.scheme() {
+            "grpc" | "grpc+tcp" => false,
+            "grpc+tls" => true,
+            _ => return refuse("has another scheme than grpc and grpc+tls"),
+        };
         let Some(host) = url.host_str().filter(|host| !host.is_empty()) else {
             return refuse("names no host");
         };
@@ -58,6 +73,7 @@ impl FromStr for ServerUrl {
             return refuse("goes on after the port");
         }
         Ok(ServerUrl {
+            is_encrypted,
             host: host.to_owned(),
             port: url.port().unwrap_or(DEFAULT_PORT),
         })
@@ -78,7 +94,8 @@ mod tests {
             ),
             ("grpc://localhost", Some("http://localhost:50051")),
             ("grpc://[::1]:9/", Some("http://[::1]:9")),
-            ("grpc+tls://localhost:1", None),
+            ("grpc+tls://localhost:1", Some("https://localhost:1")),
+            ("grpcs://localhost:1", None),
             ("http://localhost:1", None),
             ("localhost:50051", None),
             ("grpc://", None),

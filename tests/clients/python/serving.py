@@ -33,9 +33,12 @@ def environment(**more):
 
 
 class Server:
-    """`jammi serve` on `artifact_dir`, with `flags` and `env` on top."""
+    """`jammi serve` on `artifact_dir`, with `flags` and `env` on top; `grpc` and `http` are
+    the schemes that it listens by."""
 
-    def __init__(self, artifact_dir, *flags, env=None, listen="127.0.0.1:0"):
+    def __init__(
+        self, artifact_dir, *flags, env=None, listen="127.0.0.1:0", grpc="grpc", http="http"
+    ):
         self.artifact_dir = Path(artifact_dir)
         self.log = self.artifact_dir.with_name(self.artifact_dir.name + ".log")
         with open(self.log, "ab") as log:
@@ -56,9 +59,9 @@ class Server:
         self._lines = queue.Queue()
         self._reader = threading.Thread(target=self._read_stdout)
         self._reader.start()
-        self.url = self._listening("grpc")
-        self.http = self._listening("http")
-        self.address = self.url.removeprefix("grpc://")
+        self.url = self._listening(grpc)
+        self.http = self._listening(http)
+        self.address = self.url.removeprefix(f"{grpc}://")
 
     def _read_stdout(self):
         with self.process.stdout as stdout:
