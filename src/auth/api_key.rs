@@ -6,21 +6,20 @@
 //!
 //! Invariant: a key that any process has revoked is refused from the next request on.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use parking_lot::Mutex;
-use rusqlite::OptionalExtension;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
+use super::registry::{Registry, Stored, acts_for_of, check_rights, rights_text};
 use super::{AuthenticationError, Credentials, TenantExtension};
-use crate::backend::{Backend, LaneVersion};
+use crate::backend::Backend;
 use crate::error::{Error, Result};
-use crate::tenant::{ActsFor, Principal, ROLES, TenantId};
+use crate::tenant::{ActsFor, Principal, TenantId};
 
 /// What every key begins with, so that tools which look for secrets find one.
 const PREFIX: &str = "jammi_";
@@ -28,8 +27,6 @@ const ID_DIGITS: usize = 12;
 const SECRET_DIGITS: usize = 64;
 /// What keys' users are users of.
 const REALM: &str = "api-key";
-/// Keys that are kept in memory; of others the row is read for each request.
-const KNOWN_MAX: usize = 10_000;
 const USER_BYTES_MAX: usize = 128;
 
 /// A key, but for its secret.
@@ -84,16 +81,8 @@ impl fmt::Debug for IssuedKey {
 /// The keys of an installation. Clones share what they know.
 #[derive(Clone)]
 pub struct ApiKeys {
-    backend: Backend,
+    rows: Registry<Row>,
     now_ms: fn() -> i64,
-    known: Arc<Mutex<Known>>,
-}
-
-/// What was read of `system.db` at a version.
-#[derive(Default)]
-struct Known {
-    version: Option<LaneVersion>,
-    keys: HashMap<String, Arc<Row>>,
 }
 
 /// A key as it is stored.
@@ -107,9 +96,8 @@ impl ApiKeys {
     /// The keys that `backend` keeps. `now_ms` tells Unix time in milliseconds.
     pub fn new(backend: Backend, now_ms: fn() -> i64) -> Self {
         ApiKeys {
-            backend,
+            rows: Registry::new(backend),
             now_ms,
-            known: Arc::default(),
         }
     }
 
@@ -121,8 +109,8 @@ impl ApiKeys {
         check(&new)?;
         let issued = issue(new, (self.now_ms)());
         let (key, digest) = (issued.key.clone(), digest_of(&issued.text));
-        self.backend
-            .system_write(move |transaction| Ok(insert(transaction, &key, &digest)?))
+        self.rows
+            .write(move |transaction| Ok(insert(transaction, &key, &digest)?))
             .await?;
         Ok(issued)
     }
@@ -132,18 +120,8 @@ impl ApiKeys {
     /// # Errors
     /// The storage's.
     pub async fn list(&self) -> Result<Vec<ApiKey>> {
-        let rows = self
-            .backend
-            .system_read(|transaction| {
-                let mut select = transaction
-                    .prepare_cached(&format!("SELECT {COLUMNS} FROM api_keys ORDER BY rowid"))?;
-                let rows = select.query_map([], StoredKey::read)?;
-                Ok(rows.collect::<rusqlite::Result<Vec<_>>>()?)
-            })
-            .await?;
-        rows.into_iter()
-            .map(|row| Ok(row.parse()?.key.clone()))
-            .collect()
+        let rows = self.rows.all().await?;
+        Ok(rows.into_iter().map(|row| row.key).collect())
     }
 
     /// Makes another key in place of one, which is refused from `old_until_ms` on.
@@ -164,8 +142,8 @@ impl ApiKeys {
         );
         let (key, digest) = (issued.key.clone(), digest_of(&issued.text));
         let id = id.to_owned();
-        self.backend
-            .system_write(move |transaction| {
+        self.rows
+            .write(move |transaction| {
                 insert(transaction, &key, &digest)?;
                 transaction
                     .prepare_cached(
@@ -187,8 +165,8 @@ impl ApiKeys {
         let now_ms = (self.now_ms)();
         self.usable(id, now_ms).await?;
         let id = id.to_owned();
-        self.backend
-            .system_write(move |transaction| {
+        self.rows
+            .write(move |transaction| {
                 transaction
                     .prepare_cached("UPDATE api_keys SET revoked_at_ms = ?2 WHERE id = ?1")?
                     .execute((id, now_ms))?;
@@ -199,7 +177,11 @@ impl ApiKeys {
     }
 
     async fn usable(&self, id: &str, now_ms: i64) -> Result<Arc<Row>> {
-        let found = self.read(id).await?.filter(|row| row.is_usable(now_ms));
+        let found = self
+            .rows
+            .read(id)
+            .await?
+            .filter(|row| row.is_usable(now_ms));
         found.ok_or_else(|| {
             Error::NotFound(format!(
                 "there is no API key `{id}` in use: see `jammi keys list`"
@@ -210,7 +192,7 @@ impl ApiKeys {
     /// Who holds the key of this text.
     async fn holder(&self, text: &str) -> Result<Principal, AuthenticationError> {
         let id = id_of(text).ok_or(AuthenticationError::Refused)?;
-        let row = self.find(id).await.map_err(|error| {
+        let row = self.rows.find(id).await.map_err(|error| {
             tracing::error!(
                 error = &error as &dyn std::error::Error,
                 "no API key is read"
@@ -224,45 +206,6 @@ impl ApiKeys {
             false => Err(AuthenticationError::Refused),
         }
     }
-
-    /// A key as it is now, from memory where nothing was written since.
-    async fn find(&self, id: &str) -> Result<Option<Arc<Row>>> {
-        let version = self.backend.system_version()?;
-        {
-            let known = self.known.lock();
-            if known.version == Some(version)
-                && let Some(row) = known.keys.get(id)
-            {
-                return Ok(Some(Arc::clone(row)));
-            }
-        }
-        // The version is older than what is read, or as old.
-        let row = self.read(id).await?;
-        let mut known = self.known.lock();
-        if known.version != Some(version) || known.keys.len() >= KNOWN_MAX {
-            known.version = Some(version);
-            known.keys.clear();
-        }
-        if let Some(row) = &row {
-            known.keys.insert(id.to_owned(), Arc::clone(row));
-        }
-        Ok(row)
-    }
-
-    async fn read(&self, id: &str) -> Result<Option<Arc<Row>>> {
-        let id = id.to_owned();
-        let stored = self
-            .backend
-            .system_read(move |transaction| {
-                let mut select = transaction
-                    .prepare_cached(&format!("SELECT {COLUMNS} FROM api_keys WHERE id = ?1"))?;
-                Ok(select.query_row([id], StoredKey::read).optional()?)
-            })
-            .await?;
-        stored
-            .map(|stored| stored.parse().map(Arc::new))
-            .transpose()
-    }
 }
 
 #[async_trait]
@@ -273,14 +216,14 @@ impl TenantExtension for ApiKeys {
         credentials: &Credentials<'_>,
     ) -> Result<Principal, AuthenticationError> {
         if let Some(token) = credentials.bearer()? {
-            return match token.starts_with(PREFIX) {
+            return match is_like_one(token) {
                 true => self.holder(token).await,
                 // Of another kind.
                 false => Err(AuthenticationError::Absent),
             };
         }
         match credentials.basic()? {
-            Some(basic) if basic.password.starts_with(PREFIX) => {
+            Some(basic) if is_like_one(&basic.password) => {
                 let holder = self.holder(&basic.password).await?;
                 match holder.user() == basic.user {
                     true => Ok(holder),
@@ -292,7 +235,7 @@ impl TenantExtension for ApiKeys {
     }
 
     async fn list_tenants(&self) -> Result<Vec<TenantId>> {
-        Ok(self.backend.tenants().await?)
+        Ok(self.rows.backend().tenants().await?)
     }
 }
 
@@ -314,26 +257,7 @@ fn check(new: &NewApiKey) -> Result<()> {
              blanks and colons: choose another name"
         )));
     }
-    if let ActsFor::Only(tenants) = &new.acts_for
-        && tenants.is_empty()
-        && new.roles.is_empty()
-    {
-        return Err(Error::InvalidArgument(
-            "a key that acts for no tenant and has no role may do nothing: name a tenant or a role"
-                .into(),
-        ));
-    }
-    match new
-        .roles
-        .iter()
-        .find(|role| !ROLES.contains(&role.as_str()))
-    {
-        None => Ok(()),
-        Some(role) => Err(Error::InvalidArgument(format!(
-            "there is no role {role:?}: choose of {}",
-            ROLES.join(", ")
-        ))),
-    }
+    check_rights("key", &new.acts_for, &new.roles)
 }
 
 fn issue(new: NewApiKey, now_ms: i64) -> IssuedKey {
@@ -354,6 +278,11 @@ fn issue(new: NewApiKey, now_ms: i64) -> IssuedKey {
     }
 }
 
+/// Whether a text says that it is a key.
+pub(super) fn is_like_one(text: &str) -> bool {
+    text.starts_with(PREFIX)
+}
+
 /// The id in a text that has the form of a key.
 fn id_of(text: &str) -> Option<&str> {
     let (id, secret) = text.strip_prefix(PREFIX)?.split_once('_')?;
@@ -371,8 +300,6 @@ fn digest_of(text: &str) -> [u8; 32] {
 
 const COLUMNS: &str = "id, user, acts_for, roles, digest, created_at_ms, expires_at_ms, \
                        revoked_at_ms";
-/// What `acts_for` holds of a key that acts for any tenant.
-const ALL_TENANTS: &str = "*";
 
 struct StoredKey {
     id: String,
@@ -385,8 +312,13 @@ struct StoredKey {
     revoked_at_ms: Option<i64>,
 }
 
-impl StoredKey {
-    fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+impl Stored for Row {
+    const TABLE: &'static str = "api_keys";
+    const NAME: &'static str = "id";
+    const COLUMNS: &'static str = COLUMNS;
+    type Raw = StoredKey;
+
+    fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<StoredKey> {
         Ok(StoredKey {
             id: row.get(0)?,
             user: row.get(1)?,
@@ -399,39 +331,32 @@ impl StoredKey {
         })
     }
 
-    fn parse(self) -> Result<Row> {
+    fn parse(stored: StoredKey) -> Result<Row> {
         let damaged = || {
             Error::DataLoss(format!(
                 "API key `{}` is damaged: revoke it and make another",
-                self.id
+                stored.id
             ))
         };
-        let acts_for = match self.acts_for.as_str() {
-            ALL_TENANTS => ActsFor::All,
-            list => ActsFor::Only(
-                list.split_ascii_whitespace()
-                    .map(|tenant| tenant.parse().map_err(|_| damaged()))
-                    .collect::<Result<_>>()?,
-            ),
-        };
-        let roles: BTreeSet<String> = self
+        let acts_for = acts_for_of(&stored.acts_for).ok_or_else(damaged)?;
+        let roles: BTreeSet<String> = stored
             .roles
             .split_ascii_whitespace()
             .map(str::to_owned)
             .collect();
-        let digest = self.digest.as_slice().try_into().map_err(|_| damaged())?;
-        let principal = Principal::new(REALM, &self.user, acts_for.clone());
+        let digest = stored.digest.as_slice().try_into().map_err(|_| damaged())?;
+        let principal = Principal::new(REALM, &stored.user, acts_for.clone());
         Ok(Row {
             digest,
             principal: principal.with_roles(roles.iter().cloned()),
             key: ApiKey {
-                id: self.id,
-                user: self.user,
+                id: stored.id,
+                user: stored.user,
                 acts_for,
                 roles,
-                created_at_ms: self.created_at_ms,
-                expires_at_ms: self.expires_at_ms,
-                revoked_at_ms: self.revoked_at_ms,
+                created_at_ms: stored.created_at_ms,
+                expires_at_ms: stored.expires_at_ms,
+                revoked_at_ms: stored.revoked_at_ms,
             },
         })
     }
@@ -442,14 +367,7 @@ fn insert(
     key: &ApiKey,
     digest: &[u8; 32],
 ) -> rusqlite::Result<()> {
-    let acts_for = match &key.acts_for {
-        ActsFor::All => ALL_TENANTS.to_owned(),
-        ActsFor::Only(tenants) => {
-            let tenants: Vec<String> = tenants.iter().map(ToString::to_string).collect();
-            tenants.join(" ")
-        }
-    };
-    let roles: Vec<&str> = key.roles.iter().map(String::as_str).collect();
+    let (acts_for, roles) = rights_text(&key.acts_for, &key.roles);
     connection
         .prepare_cached(&format!(
             "INSERT INTO api_keys ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, NULL)"
@@ -458,7 +376,7 @@ fn insert(
             &key.id,
             &key.user,
             acts_for,
-            roles.join(" "),
+            roles,
             digest,
             key.created_at_ms,
             key.expires_at_ms,

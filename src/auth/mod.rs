@@ -45,6 +45,8 @@ mod certificate;
 mod credentials;
 mod jwt;
 mod mtls;
+mod password;
+mod registry;
 
 #[cfg(test)]
 mod tests;
@@ -59,6 +61,7 @@ pub use certificate::PeerCertificate;
 pub use credentials::{Credentials, Transport};
 pub use jwt::{JwtAlgorithm, Jwts};
 pub use mtls::ClientCertificates;
+pub use password::{NewUser, Passwords, User, Users};
 
 use crate::backend::Backend;
 use crate::error::Result;
@@ -83,6 +86,20 @@ pub trait TenantExtension: Send + Sync + 'static {
     /// # Errors
     /// Whatever keeps them from being listed.
     async fn list_tenants(&self) -> Result<Vec<TenantId>>;
+
+    /// What a client sends as a bearer token from now on, once it has shaken hands as
+    /// `principal`, whom these credentials have proved. None leaves it with what it
+    /// has sent: its token, or its password where that is a token.
+    ///
+    /// # Errors
+    /// As of [`TenantExtension::authenticate`].
+    async fn token(
+        &self,
+        _credentials: &Credentials<'_>,
+        _principal: &Principal,
+    ) -> Result<Option<String>, AuthenticationError> {
+        Ok(None)
+    }
 }
 
 /// Why a request has no principal. The texts go to whoever asks, so they tell
@@ -98,6 +115,9 @@ pub enum AuthenticationError {
     /// It cannot be told now.
     #[error("the request cannot be authenticated now: send it again")]
     Unavailable,
+    /// Too many credentials of its kind were not accepted.
+    #[error("too many credentials from here were not accepted: send the request again in a minute")]
+    Throttled,
 }
 
 /// Authenticates nobody: whoever reaches the server is
@@ -156,6 +176,19 @@ impl TenantExtension for InOrder {
             true => AuthenticationError::Refused,
             false => AuthenticationError::Absent,
         })
+    }
+
+    async fn token(
+        &self,
+        credentials: &Credentials<'_>,
+        principal: &Principal,
+    ) -> Result<Option<String>, AuthenticationError> {
+        for extension in &self.0 {
+            if let Some(token) = extension.token(credentials, principal).await? {
+                return Ok(Some(token));
+            }
+        }
+        Ok(None)
     }
 
     async fn list_tenants(&self) -> Result<Vec<TenantId>> {

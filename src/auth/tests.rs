@@ -208,3 +208,46 @@ async fn a_key_that_could_do_nothing_is_not_made() {
     }
     assert_eq!(keys.list().await.unwrap(), []);
 }
+
+/// Symptom: each unknown key was read from the disk, so that a flood of them took the
+/// place of who binds sessions.
+#[tokio::test]
+async fn keys_that_there_are_not_are_refused_from_memory() {
+    let (backend, dir) = backend().await;
+    let elsewhere = ApiKeys::new(open(&dir).await, now_ms);
+    let keys = ApiKeys::new(backend.clone(), now_ms);
+    let issued = keys.create(new_key("alice", &[ALICE])).await.unwrap();
+    let right = bearer(&issued.text);
+    let unknown = bearer(&issued.text.replace(&issued.key.id, "0123456789ab"));
+    assert!(shown(&keys, &[&right]).await.is_ok());
+    assert!(shown(&keys, &[&unknown]).await.is_err());
+    // Nobody can read while all places to do so are taken.
+    let places = LanesConfig::default().reads_max;
+    let (enter, mut entered) = tokio::sync::mpsc::channel(places);
+    let (leave, left) = std::sync::mpsc::channel::<()>();
+    let left = std::sync::Arc::new(parking_lot::Mutex::new(left));
+    let mut readers = Vec::new();
+    for _ in 0..places {
+        let (backend, enter, left) = (backend.clone(), enter.clone(), left.clone());
+        readers.push(tokio::spawn(async move {
+            let read = backend.system_read(move |_| {
+                enter.blocking_send(()).unwrap();
+                let _ = left.lock().recv();
+                Ok(())
+            });
+            read.await.unwrap();
+        }));
+        entered.recv().await.unwrap();
+    }
+    for _ in 0..100 {
+        assert!(shown(&keys, &[&unknown]).await.is_err());
+        assert!(shown(&keys, &[&right]).await.is_ok());
+    }
+    drop(leave);
+    for reader in readers {
+        reader.await.unwrap();
+    }
+    // What another process makes is known at once.
+    let next = elsewhere.create(new_key("alice", &[ALICE])).await.unwrap();
+    assert!(shown(&keys, &[&bearer(&next.text)]).await.is_ok());
+}

@@ -106,6 +106,9 @@ pub enum Command {
     /// The keys by which clients of a server authenticate.
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// The users of a server who sign in by passwords of their own.
+    #[command(subcommand)]
+    Users(UsersCommand),
     /// Copy what the tenant has to a new file, while it is in use; without a tenant, what is shared.
     Backup {
         /// The file, which must not be there yet.
@@ -207,6 +210,41 @@ pub struct CreateKeyArgs {
     /// Have it refused after so many days.
     #[arg(long, value_name = "DAYS")]
     pub expires_in_days: Option<u32>,
+}
+
+/// What to do with users. Passwords are read from stdin, one line.
+#[derive(Debug, Subcommand)]
+pub enum UsersCommand {
+    /// Make a user, whose password is read from stdin.
+    Create(NewUserArgs),
+    /// List the users. Their passwords are not kept.
+    List(OutputArgs),
+    /// Give a user another password, which is read from stdin.
+    Passwd {
+        /// The user's name.
+        name: String,
+    },
+    /// Have a user refused from now on.
+    Drop {
+        /// The user's name.
+        name: String,
+    },
+}
+
+/// A user to be made.
+#[derive(Debug, Args)]
+pub struct NewUserArgs {
+    /// The name to sign in by.
+    pub name: String,
+    /// A tenant that the user acts for; may be repeated.
+    #[arg(long = "acts-for", value_name = "UUID")]
+    pub acts_for: Vec<TenantId>,
+    /// Let the user act for any tenant.
+    #[arg(long, conflicts_with = "acts_for")]
+    pub all_tenants: bool,
+    /// What the user may do beside that, such as global-writer; may be repeated.
+    #[arg(long = "role", value_name = "ROLE")]
+    pub roles: Vec<String>,
 }
 
 /// What to do with sources.

@@ -104,7 +104,11 @@ fn rows(keys: &[ApiKey]) -> Outcome<RecordBatch> {
     Ok(RecordBatch::try_from_iter_with_nullable([
         ("id", texts(&|key| key.id.clone()), false),
         ("user", texts(&|key| key.user.clone()), false),
-        ("acts_for", texts(&acts_for), false),
+        (
+            "acts_for",
+            texts(&|key| acts_for_text(&key.acts_for)),
+            false,
+        ),
         (
             "roles",
             texts(&|key| {
@@ -119,8 +123,9 @@ fn rows(keys: &[ApiKey]) -> Outcome<RecordBatch> {
     ])?)
 }
 
-fn acts_for(key: &ApiKey) -> String {
-    match &key.acts_for {
+/// The tenants of a credential, for people.
+pub(super) fn acts_for_text(acts_for: &ActsFor) -> String {
+    match acts_for {
         ActsFor::All => "any tenant".to_owned(),
         ActsFor::Only(tenants) => {
             let tenants: Vec<String> = tenants.iter().map(ToString::to_string).collect();

@@ -29,6 +29,7 @@ mod shell;
 mod sources;
 mod table_rows;
 mod tables;
+mod users;
 mod verify;
 
 use std::fmt::Display;
@@ -106,6 +107,10 @@ async fn run(cli: Cli) -> Outcome {
         Command::Keys(command) => {
             let interrupt = Interrupt::listen();
             interrupt.or(keys::run(&global, command)).await
+        }
+        Command::Users(command) => {
+            let interrupt = Interrupt::listen();
+            interrupt.or(users::run(&global, command)).await
         }
         Command::Verify(args) => {
             let interrupt = Interrupt::listen();

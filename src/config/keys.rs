@@ -168,6 +168,8 @@ pub(super) const KEYS: &[Key] = &[
     key("auth.jwt.roles", Kind::List),
     key("auth.jwt.attribute_claims", Kind::List),
     key("auth.mtls.clients_file", Kind::Text),
+    key("auth.password.failures_max", Kind::Number),
+    key("auth.password.token_secs", Kind::Number),
     key("tenancy.anonymous_reads", Kind::Switch),
     key("sessions.max", Kind::Number),
     key("sessions.idle_timeout_secs", Kind::Number),

@@ -196,6 +196,8 @@ pub struct AuthConfig {
     pub jwt: JwtConfig,
     /// Clients' certificates, where `methods` has `mtls`.
     pub mtls: MtlsConfig,
+    /// Users' passwords, where `methods` has `password`.
+    pub password: PasswordConfig,
 }
 
 /// What a request is authenticated by.
@@ -208,6 +210,8 @@ pub enum AuthenticationMethod {
     Jwt,
     /// Certificates of clients, by mutual TLS.
     Mtls,
+    /// Passwords of users that `jammi users` makes.
+    Password,
 }
 
 /// JSON Web Tokens of an issuer.
@@ -276,6 +280,26 @@ pub struct MtlsConfig {
     /// The TOML file that says who each certificate's holder is. It is read again when
     /// it changes.
     pub clients_file: Option<PathBuf>,
+}
+
+/// Users' passwords.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PasswordConfig {
+    /// How many wrong passwords a peer may send in a minute for one user; ten times as
+    /// many for all.
+    pub failures_max: u32,
+    /// How long the token is good that a handshake answers.
+    pub token_secs: u64,
+}
+
+impl Default for PasswordConfig {
+    fn default() -> Self {
+        PasswordConfig {
+            failures_max: 10,
+            token_secs: 3_600,
+        }
+    }
 }
 
 /// What a session may do before it is bound to a tenant.

@@ -122,6 +122,10 @@ impl AuthConfig {
                 "name each once, in the order in which they are to be tried",
             );
         }
+        let failures = u64::from(self.password.failures_max);
+        between("auth.password.failures_max", failures, 1, 1 << 20)?;
+        let token = self.password.token_secs;
+        between("auth.password.token_secs", token, 1, DURATION_MAX)?;
         match methods.contains(&AuthenticationMethod::Jwt) {
             true => self.jwt.validate(),
             false => Ok(()),
@@ -616,7 +620,7 @@ mod tests {
     #[test]
     fn a_value_out_of_range_names_its_setting() {
         type Change = fn(&mut JammiConfig);
-        let cases: [(&str, Change); 27] = [
+        let cases: [(&str, Change); 28] = [
             ("artifact_dir", |c| c.artifact_dir = "".into()),
             ("server.listen", |c| c.server.listen = "50051".into()),
             ("server.http_listen", |c| {
@@ -659,6 +663,9 @@ mod tests {
                 *c = by_tokens();
                 c.auth.jwt.keys_file = None;
                 c.auth.jwt.keys_url = Some("http://issuer.example.com/keys".into())
+            }),
+            ("auth.password.failures_max", |c| {
+                c.auth.password.failures_max = 0
             }),
             ("auth.jwt.roles", |c| {
                 *c = by_tokens();

@@ -24,6 +24,14 @@ use super::tls::Tls;
 use crate::auth::{AuthenticationError, Credentials, TenantExtension, Transport};
 use crate::tenant::Principal;
 
+/// The call by which clients of Flight sign in.
+const HANDSHAKE: &str = "/arrow.flight.protocol.FlightService/Handshake";
+
+/// The token that a handshake answers, in the request's extensions. It has no debug
+/// output.
+#[derive(Clone)]
+pub(super) struct GivenToken(pub String);
+
 /// Puts a service behind an extension.
 #[derive(Clone)]
 pub(super) struct AuthenticateLayer {
@@ -82,9 +90,12 @@ where
         let mut inner = std::mem::replace(&mut self.inner, waiting);
         Box::pin(async move {
             let (mut parts, body) = request.into_parts();
-            match authentication.principal(&parts).await {
-                Ok(principal) => {
+            match authentication.of(&parts).await {
+                Ok((principal, token)) => {
                     parts.extensions.insert(principal);
+                    if let Some(token) = token {
+                        parts.extensions.insert(GivenToken(token));
+                    }
                     let answer = inner.call(Request::from_parts(parts, body)).await?;
                     Ok(answer.map(Body::new))
                 }
@@ -102,7 +113,12 @@ struct Authentication {
 }
 
 impl Authentication {
-    async fn principal(&self, request: &Parts) -> Result<Principal, AuthenticationError> {
+    /// Who sends the request, and the token that a handshake answers, where that is
+    /// another than what was sent.
+    async fn of(
+        &self,
+        request: &Parts,
+    ) -> Result<(Principal, Option<String>), AuthenticationError> {
         let peer = request.extensions.get::<Peer>();
         let address = peer.and_then(|peer| peer.address);
         let mut credentials = Credentials::new(&request.headers, address);
@@ -118,7 +134,12 @@ impl Authentication {
             }
             credentials = credentials.over_tls(certificate);
         }
-        self.extension.authenticate(&credentials).await
+        let principal = self.extension.authenticate(&credentials).await?;
+        let token = match request.uri.path() == HANDSHAKE {
+            true => self.extension.token(&credentials, &principal).await?,
+            false => None,
+        };
+        Ok((principal, token))
     }
 }
 
@@ -127,6 +148,9 @@ fn refusal(error: AuthenticationError) -> Status {
         AuthenticationError::Absent => ("absent", Status::unauthenticated(error.to_string())),
         AuthenticationError::Refused => ("refused", Status::unauthenticated(error.to_string())),
         AuthenticationError::Unavailable => ("unavailable", Status::unavailable(error.to_string())),
+        AuthenticationError::Throttled => {
+            ("throttled", Status::resource_exhausted(error.to_string()))
+        }
     };
     counter!("jammi_authentication_failures_total", "reason" => reason).increment(1);
     tracing::info!(reason, "a request was not authenticated");

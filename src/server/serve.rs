@@ -36,7 +36,7 @@ use super::tenant::{
 };
 use super::tls::Tls;
 use crate::auth::{
-    ApiKeys, ClientCertificates, DefaultTenantExtension, InOrder, Jwts, TenantExtension,
+    ApiKeys, ClientCertificates, DefaultTenantExtension, InOrder, Jwts, Passwords, TenantExtension,
 };
 use crate::backend::ServerLock;
 use crate::config::watched::{self, Reload};
@@ -52,6 +52,9 @@ const SWEEP_INTERVAL_MAX: Duration = Duration::from_secs(60);
 /// The longest time between two looks for idle transactions.
 const TRANSACTION_SWEEP_INTERVAL_MAX: Duration = Duration::from_secs(10);
 
+/// What is read from files, and again when these change.
+type Reloads = Vec<Arc<dyn Reload>>;
+
 /// Makes servers.
 pub struct Server;
 
@@ -62,7 +65,7 @@ pub struct BoundServer {
     engine: Engine,
     extension: Arc<dyn TenantExtension>,
     tls: Option<Tls>,
-    reloads: Vec<Arc<dyn Reload>>,
+    reloads: Reloads,
     sessions: SessionMap,
     keys: SessionKeys,
     transactions: Transactions,
@@ -364,10 +367,10 @@ impl BoundServer {
 fn extension_of(
     config: &JammiConfig,
     engine: &Engine,
-) -> Result<(Arc<dyn TenantExtension>, Vec<Arc<dyn Reload>>)> {
+) -> Result<(Arc<dyn TenantExtension>, Reloads)> {
     let backend = engine.backend();
     let now_ms = || SystemClock.now_ms();
-    let (mut extensions, mut reloads) = (Vec::new(), Vec::new());
+    let (mut extensions, mut reloads) = (Vec::new(), Reloads::new());
     for method in &config.auth.methods {
         let extension: Arc<dyn TenantExtension> = match method {
             AuthenticationMethod::ApiKey => Arc::new(ApiKeys::new(backend.clone(), now_ms)),
@@ -380,6 +383,10 @@ fn extension_of(
                 let clients = ClientCertificates::open(backend.clone(), &config.auth.mtls)?;
                 reloads.push(clients.reload());
                 Arc::new(clients)
+            }
+            AuthenticationMethod::Password => {
+                let config = &config.auth.password;
+                Arc::new(Passwords::new(backend.clone(), config, now_ms))
             }
         };
         extensions.push(extension);

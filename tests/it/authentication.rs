@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{AsArray, RecordBatch};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use jammi_db::auth::{ApiKeys, IssuedKey, NewApiKey};
+use jammi_db::auth::{ApiKeys, IssuedKey, NewApiKey, NewUser, Users};
 use jammi_db::backend::Backend;
 use jammi_db::config::{AuthenticationMethod, LanesConfig};
 use jammi_db::server::method_names;
@@ -334,6 +334,129 @@ async fn a_handshake_gives_a_token() {
     assert_eq!(shake(token).await.unwrap(), bearer(&key.text));
     let wrong = shake(basic("bob", &key.text)).await;
     assert_eq!(wrong.unwrap_err().code(), Code::Unauthenticated);
+}
+
+/// Users sign in by passwords of their own, on each call or once.
+#[tokio::test]
+async fn a_password_reads_and_writes_for_its_tenants_alone() {
+    let server = TestServer::start_with(|config| {
+        config.auth.methods = vec![AuthenticationMethod::ApiKey, AuthenticationMethod::Password];
+        config.auth.password.failures_max = 3;
+    })
+    .await;
+    let backend = Backend::open(server.dir(), &LanesConfig::default()).await;
+    let backend = backend.unwrap();
+    let users = Users::new(backend.clone(), || NOW_MS);
+    let tenants = [("alice", ALICE, "hers"), ("bob", BOB, "canary")];
+    let password = |user: &str| format!("{user}'s own password");
+    for (name, tenant, _) in tenants {
+        let new = NewUser {
+            name: name.into(),
+            acts_for: ActsFor::only([tenant.parse().unwrap()]),
+            roles: Default::default(),
+        };
+        users.create(new, &password(name)).await.unwrap();
+    }
+    let by_password = async |user: &str| {
+        let client = Client::connect(&server, Some("s")).await;
+        client.sending(basic(user, &password(user)))
+    };
+    let shake = async |user: &str, secret: &str| {
+        let mut flight = Client::connect(&server, None).await.flight;
+        let mut request = Request::new(futures::stream::empty());
+        let value: MetadataValue<Ascii> = basic(user, secret).parse().unwrap();
+        request.metadata_mut().insert("authorization", value);
+        let answer = flight.handshake(request).await?;
+        let token = answer.metadata().get("authorization").unwrap();
+        Ok::<_, Status>(token.to_str().unwrap().to_owned())
+    };
+    for (user, _, word) in tenants {
+        let mut client = by_password(user).await;
+        client.query("CREATE TABLE t (word TEXT)").await.unwrap();
+        let insert = format!("INSERT INTO t VALUES ('{word}')");
+        client.query(&insert).await.unwrap();
+    }
+    let mut signed_in = Vec::new();
+    for (user, _, word) in tenants {
+        let token = shake(user, &password(user)).await.unwrap();
+        assert!(!token.contains("password"), "{token}");
+        let client = Client::connect(&server, Some("s")).await;
+        let by_token = client.sending(token);
+        for mut client in [by_token.clone(), by_password(user).await] {
+            let rows = client.query("SELECT word FROM t").await.unwrap();
+            assert_eq!(words(&rows), [word]);
+        }
+        signed_in.push(by_token);
+    }
+    let mut alice = by_password("alice").await;
+    let request = alice.request(set_tenant(BOB));
+    refused(
+        alice.sessions.set_tenant(request).await,
+        Code::PermissionDenied,
+        "does not act for the tenant",
+    );
+
+    // Keys are accepted beside passwords, and wrong ones of either kind are not.
+    let keys = ApiKeys::new(backend, || NOW_MS);
+    let new = NewApiKey {
+        user: "alice".into(),
+        acts_for: ActsFor::only([ALICE.parse().unwrap()]),
+        roles: Default::default(),
+        expires_at_ms: None,
+    };
+    let key = keys.create(new).await.unwrap().text;
+    let channel = server.channel().await;
+    let edited = shake("alice", &password("alice")).await.unwrap() + "A";
+    for method in method_names() {
+        let is_exempt = method.starts_with("/grpc.health.") || method.contains("Reflection");
+        for (authorization, is_let_in) in [
+            (None, false),
+            (Some(edited.clone()), false),
+            (Some(basic("alice", "short")), false),
+            (Some(basic("bob", &key)), false),
+            (Some(basic("alice", &key)), true),
+            (Some(basic("alice", &password("alice"))), true),
+        ] {
+            let answer = call(&channel, method, authorization.as_deref()).await;
+            let is_unknown = answer.code() == Code::Unauthenticated;
+            assert_eq!(
+                is_unknown,
+                !(is_exempt || is_let_in),
+                "{method} {authorization:?}: {answer:?}"
+            );
+        }
+    }
+    for (user, secret) in [("alice", password("bob")), ("nobody", password("bob"))] {
+        for _ in 0..3 {
+            let wrong = shake(user, &secret).await.unwrap_err();
+            assert_eq!(wrong.code(), Code::Unauthenticated);
+            let text = "the request's credential is not accepted: send a valid one";
+            assert_eq!(wrong.message(), text);
+        }
+        refused(
+            shake(user, &secret).await,
+            Code::ResourceExhausted,
+            "in a minute",
+        );
+    }
+    // Whoever is signed in goes on, until the password is another.
+    users
+        .set_password("bob", "bob's new password")
+        .await
+        .unwrap();
+    let [mut alice, mut bob]: [Client; 2] = signed_in.try_into().ok().unwrap();
+    alice.query("SELECT 1").await.unwrap();
+    by_password("alice").await.query("SELECT 1").await.unwrap();
+    refused(
+        bob.query("SELECT 1").await,
+        Code::Unauthenticated,
+        "not accepted",
+    );
+    refused(
+        by_password("bob").await.query("SELECT 1").await,
+        Code::Unauthenticated,
+        "not accepted",
+    );
 }
 
 /// A server of the library asks whom its user says.

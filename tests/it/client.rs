@@ -60,8 +60,13 @@ impl Client {
 
     /// The client as the holder of an API key.
     pub fn holding(self, key: &str) -> Self {
+        self.sending(format!("Bearer {key}"))
+    }
+
+    /// The client with this in its metadata `authorization`.
+    pub fn sending(self, authorization: String) -> Self {
         Client {
-            authorization: Some(format!("Bearer {key}")),
+            authorization: Some(authorization),
             ..self
         }
     }

@@ -115,6 +115,13 @@ fn limits() -> Vec<(&'static str, Shown)> {
             By("tests/it/temporary.rs", "an_idle_session_loses_it"),
         ),
         (
+            "auth.password.failures_max",
+            By(
+                "tests/it/authentication.rs",
+                "a_password_reads_and_writes_for_its_tenants_alone",
+            ),
+        ),
+        (
             "sessions.temporary_tables_max",
             refused(
                 |config| config.sessions.temporary_tables_max = 1,

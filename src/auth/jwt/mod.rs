@@ -167,7 +167,7 @@ impl TenantExtension for Jwts {
 }
 
 /// Whether a text has the form of a signed token: the header is JSON, three parts.
-fn is_like_one(text: &str) -> bool {
+pub(super) fn is_like_one(text: &str) -> bool {
     // Base64 of `{"`, or of a brace and a blank.
     text.starts_with("ey") && text.bytes().filter(|byte| *byte == b'.').count() == 2
 }

@@ -16,6 +16,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::auth::{AuthenticationError, Credentials};
 use crate::error::Error;
+use crate::server::authenticate::GivenToken;
 use crate::server::status::to_status;
 use crate::server::tenant::Admitted;
 
@@ -39,9 +40,12 @@ impl FlightService for FlightServer {
         request: Request<Streaming<HandshakeRequest>>,
     ) -> Result<Response<Self::HandshakeStream>, Status> {
         let credentials = Credentials::new(request.metadata().as_ref(), None);
-        let token = credentials
-            .token()
-            .map_err(|error| Status::unauthenticated(error.to_string()))?;
+        let token = match request.extensions().get::<GivenToken>() {
+            Some(GivenToken(given)) => Some(given.clone()),
+            None => credentials
+                .token()
+                .map_err(|error| Status::unauthenticated(error.to_string()))?,
+        };
         let token = match token {
             Some(token) => MetadataValue::try_from(format!("Bearer {token}"))
                 .map_err(|_| Status::unauthenticated(AuthenticationError::Refused.to_string()))?,

@@ -4,6 +4,7 @@ import json
 
 import adbc_driver_flightsql.dbapi
 import grpc
+import pyarrow.flight as flight
 import pytest
 from connecting import ADBC_HEADER, SESSION_HEADER
 from jammi.v1.session.session_pb2 import GetTenantRequest, SetTenantRequest, Tenant
@@ -120,3 +121,62 @@ def test_keys_are_made_shown_replaced_and_revoked_beside_the_server(guarded, ali
     for key in (first, second):
         secret = key.split("_")[2]
         assert not any(secret in text for text in shown)
+
+
+@pytest.mark.feature("adbc (Python)", "authentication")
+@pytest.mark.feature("pyarrow.flight", "authentication")
+def test_users_sign_in_by_passwords_of_their_own(start, alice, bob):
+    server = start("data", env={"JAMMI_AUTH__METHODS": "password", "JAMMI_LOG__FILTER": "trace"})
+    tenants = {"alice": alice, "bob": bob}
+    passwords = {user: f"the password of {user}" for user in tenants}
+
+    def users(*arguments, **options):
+        return jammi("--artifact-dir", server.artifact_dir, "users", *arguments, **options)
+
+    for user, tenant in tenants.items():
+        users("create", user, "--acts-for", tenant, stdin=passwords[user] + "\n")
+        options = {"username": user, "password": passwords[user]}
+        for sql in ["CREATE TABLE t (word TEXT)", f"INSERT INTO t VALUES ('of {user}')"]:
+            rows(server, options, sql)
+    for user, password in passwords.items():
+        options = {"username": user, "password": password, ADBC_HEADER: "one-id-for-both"}
+        assert rows(server, options, "SELECT word FROM t") == [(f"of {user}",)]
+        with flight.FlightClient(server.url) as client:
+            header = client.authenticate_basic_token(user, password)
+            assert password.encode() not in header[1]
+            assert list(client.list_actions(flight.FlightCallOptions(headers=[header])))
+    for options in (
+        {},
+        {"username": "alice", "password": passwords["bob"]},
+        {"username": "carol", "password": passwords["bob"]},
+    ):
+        with pytest.raises(adbc_driver_flightsql.dbapi.Error) as refused:
+            rows(server, options, "SELECT word FROM t")
+        assert "UNAUTHENTICATED" in str(refused.value).upper()
+        assert "of bob" not in str(refused.value)
+
+    users("passwd", "bob", stdin="another password")
+    with pytest.raises(adbc_driver_flightsql.dbapi.Error):
+        rows(server, {"username": "bob", "password": passwords["bob"]}, "SELECT 1")
+    options = {"username": "bob", "password": "another password"}
+    assert rows(server, options, "SELECT word FROM t") == [("of bob",)]
+    assert "8 to 1024" in users("passwd", "bob", stdin="short\n", code=1).stderr
+    assert "exists" in users("create", "bob", "--all-tenants", stdin="long enough", code=1).stderr
+    listed = users("list", "--format", "ndjson").stdout
+    assert [json.loads(line)["user"] for line in listed.splitlines()] == ["alice", "bob"]
+    users("drop", "bob")
+    with pytest.raises(adbc_driver_flightsql.dbapi.Error):
+        rows(server, options, "SELECT 1")
+    assert "no user `bob`" in users("drop", "bob", code=1).stderr
+    assert "--artifact-dir" in jammi("--url", server.url, "users", "list", code=2).stderr
+
+    # Passwords are nowhere but with their users.
+    server.stop()
+    shown = [listed, server.log.read_text(errors="replace")]
+    shown += [
+        path.read_bytes().decode("latin-1")
+        for path in server.artifact_dir.rglob("*")
+        if path.is_file()
+    ]
+    for password in (*passwords.values(), "another password"):
+        assert not any(password in text for text in shown)
