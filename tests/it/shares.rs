@@ -7,7 +7,7 @@ use tonic::{Code, Status};
 
 use crate::client::{ALICE, BOB, Client, alice_and_bob, statement};
 use crate::harness::TestServer;
-use crate::heavy::until_active;
+use crate::heavy::{LOOK_INTERVAL, until_active};
 use crate::slow_readers::begin_to_read;
 
 /// Alice is told of her own setting, and of nobody else.
@@ -127,7 +127,10 @@ async fn one_tenants_sorts_leave_disk_to_others() {
     assert_eq!(bob.query(&number(60_000)).await.unwrap().num_rows(), 1);
     drop(held);
     until_active(&server, 0).await;
-    assert_eq!(bytes_below(spills.path()), 0);
+    // The thread that polls a plan lets go of it after that poll.
+    while bytes_below(spills.path()) > 0 {
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
     server.stop().await;
 }
 
