@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
@@ -79,11 +80,11 @@ async fn rates(sides: &Sides, tenants: u32, protocol: &'static str) -> Outcome<[
     // The first round is not counted: the logs grow to their size in it.
     for round in 0..=ROUNDS {
         let rates = [
-            insert_all(&writers, round).await?,
+            insert_all(&writers).await?,
             sides.postgres.bench(&set_config, &load)?.a_second,
             sides.postgres.bench(&bound, &load)?.a_second,
             sqlite_commits(&sides.dir, tenants)?,
-            insert_all(&bare, round).await?,
+            insert_all(&bare).await?,
         ];
         if round > 0 {
             for (measured, rate) in measured.iter_mut().zip(rates) {
@@ -120,13 +121,15 @@ struct Writer {
 }
 
 /// Rows that all writers together write a second.
-async fn insert_all(writers: &[Writer], round: usize) -> Outcome<f64> {
+async fn insert_all(writers: &[Writer]) -> Outcome<f64> {
+    static WRITERS: AtomicU64 = AtomicU64::new(0);
     let began = Instant::now();
     let end = began + Duration::from_secs(SECONDS.into());
     let mut running = JoinSet::new();
-    for (number, writer) in writers.iter().enumerate() {
+    for writer in writers {
         let mut writer = writer.clone();
-        let seed = began.elapsed().as_nanos() as u64 ^ ((round * writers.len() + number) as u64);
+        // Of two writers, in whichever round, no key is the same.
+        let seed = WRITERS.fetch_add(1, Ordering::Relaxed);
         running.spawn(async move {
             let mut written = 0_u64;
             while Instant::now() < end {
