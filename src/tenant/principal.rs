@@ -5,12 +5,21 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use super::TenantId;
+use crate::error::{Error, Result};
 
 /// The role that writes what every tenant reads.
 pub const GLOBAL_WRITER: &str = "global-writer";
 
+/// The role that runs the installation: its keys, tenants, sessions and queries. It
+/// reads no tenant's rows.
+pub const OPERATOR: &str = "operator";
+
+/// The role that may read every tenant's rows, for one request at a time and with a
+/// reason that is recorded.
+pub const SUPER_ADMIN: &str = "super-admin";
+
 /// Every role there is.
-pub const ROLES: [&str; 1] = [GLOBAL_WRITER];
+pub const ROLES: [&str; 3] = [GLOBAL_WRITER, OPERATOR, SUPER_ADMIN];
 
 /// Who is asking, as a credential proves it. Clones share it. Two are equal that may
 /// do the same under one name.
@@ -76,14 +85,15 @@ impl Principal {
     }
 
     /// Whoever can reach the server or open the artifact directory, when nothing
-    /// authenticates: they act as any tenant, and write what is shared.
+    /// authenticates: they act as any tenant, write what is shared, and run the
+    /// installation.
     pub fn trusted_network() -> Self {
         const NAME: &str = "trusted-network";
         Principal(Arc::new(Identity {
             name: NAME.to_owned(),
             user: NAME.to_owned(),
             acts_for: ActsFor::All,
-            roles: [GLOBAL_WRITER.to_owned()].into(),
+            roles: ROLES.map(str::to_owned).into(),
             attributes: BTreeMap::new(),
         }))
     }
@@ -135,6 +145,20 @@ impl Principal {
     /// Whether it has the role.
     pub fn has_role(&self, role: &str) -> bool {
         self.0.roles.contains(role)
+    }
+
+    /// Whether it runs the installation.
+    ///
+    /// # Errors
+    /// [`Error::PermissionDenied`].
+    pub fn require_operator(&self) -> Result<()> {
+        match self.has_role(OPERATOR) {
+            true => Ok(()),
+            false => Err(Error::PermissionDenied(format!(
+                "this takes the role {OPERATOR}, which the credential does not have: ask the \
+                 operator of the server"
+            ))),
+        }
     }
 
     /// What its credential says of it beside that.
