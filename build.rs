@@ -17,6 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .open_files([
             "proto/jammi/v1/session/session.proto",
             "proto/jammi/v1/catalog/catalog.proto",
+            "proto/jammi/v1/tenants/tenants.proto",
         ])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     std::fs::write(

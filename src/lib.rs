@@ -33,6 +33,7 @@
 //! | [`catalog`] | sources, models, tables and views of each lane |
 //! | [`source`] | tables whose rows are in files |
 //! | [`table`] | tables whose rows are in lanes |
+//! | [`tenancy`] | tenants as the operator has them: how one comes, stands and goes |
 //! | [`engine`] | statements: names, rule, guard, proof |
 //! | [`session`] | the embedding API |
 //! | [`verify`] | whether an installation keeps its promises |
@@ -75,6 +76,7 @@ pub mod server;
 pub mod session;
 pub mod source;
 pub mod table;
+pub mod tenancy;
 pub mod tenant;
 pub mod verify;
 

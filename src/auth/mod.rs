@@ -46,7 +46,8 @@ mod credentials;
 mod jwt;
 mod mtls;
 mod password;
-mod registry;
+pub(crate) mod registry;
+mod withdrawal;
 
 #[cfg(test)]
 mod tests;
@@ -62,6 +63,8 @@ pub use credentials::{Credentials, Transport};
 pub use jwt::{JwtAlgorithm, Jwts};
 pub use mtls::ClientCertificates;
 pub use password::{NewUser, Passwords, User, Users};
+pub use withdrawal::Withdrawn;
+pub(crate) use withdrawal::withdraw;
 
 use crate::backend::Backend;
 use crate::error::Result;

@@ -1,4 +1,4 @@
-//! Credentials that `system.db` keeps, by name, as they are now.
+//! Credentials, and what else `system.db` keeps by name, as they are now.
 //!
 //! The names are in memory, and read again when one has changed, in whichever process:
 //! a credential that there is not is refused without a look at the disk, however many
@@ -21,8 +21,8 @@ const ROWS_MAX: usize = 10_000;
 /// What `acts_for` holds of one that acts for any tenant.
 const ALL_TENANTS: &str = "*";
 
-/// What a table of credentials holds.
-pub(super) trait Stored: Sized + Send + Sync + 'static {
+/// What a table holds.
+pub(crate) trait Stored: Sized + Send + Sync + 'static {
     /// The table, and what its changes are counted as.
     const TABLE: &'static str;
     /// The column of the name.
@@ -40,7 +40,7 @@ pub(super) trait Stored: Sized + Send + Sync + 'static {
 }
 
 /// The rows of a table. Clones share what they know.
-pub(super) struct Registry<R> {
+pub(crate) struct Registry<R> {
     backend: Backend,
     known: Arc<Mutex<Known<R>>>,
     /// Held by whoever looks what has changed.

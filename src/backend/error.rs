@@ -198,6 +198,12 @@ pub enum BackendError {
         /// The database.
         database: DatabaseName,
     },
+    /// The tenant is being erased, and gets no database before that is done.
+    #[error("{database} is being erased: ask the operator of the server")]
+    Erasing {
+        /// The database.
+        database: DatabaseName,
+    },
     /// More lanes are in use at once than may be open: send the request again.
     #[error(
         "all {open_max} lanes that may be open are in use: send the request again, or raise \
@@ -348,6 +354,9 @@ impl BackendError {
                 source: source.as_ref().map(text),
             },
             E::Replaced { database } => E::Replaced {
+                database: *database,
+            },
+            E::Erasing { database } => E::Erasing {
                 database: *database,
             },
             E::LanesExhausted { open_max } => E::LanesExhausted {

@@ -246,7 +246,7 @@ impl Drop for Incarnation {
 }
 
 /// Whether a run is over. Blocks.
-fn is_over(artifact_dir: &Path, id: Uuid) -> Result<bool, BackendError> {
+pub(super) fn is_over(artifact_dir: &Path, id: Uuid) -> Result<bool, BackendError> {
     let path = path(artifact_dir, id);
     let file = match File::open(&path) {
         Ok(file) => file,

@@ -4,7 +4,7 @@
 //! ```text
 //! <artifact_dir>/global.db            rows that all tenants share
 //! <artifact_dir>/tenants/<uuid>.db    rows of one tenant
-//! <artifact_dir>/system.db            the operator's: session bindings
+//! <artifact_dir>/system.db            the operator's: tenants, bindings, credentials
 //! <artifact_dir>/server.lock          held by the server that uses the directory
 //! <artifact_dir>/sessions/<uuid>.lock held by a process that uses the directory
 //! <artifact_dir>/sessions/entered     changed by each process that comes to use it
@@ -15,7 +15,7 @@
 //! ([`OpenTransaction`]) alike, and what they wrote is on the disk when it is
 //! acknowledged; single writes that wait share a commit (`group`). No lane waits
 //! for another, except for a place among the open ones. A lane is backed up and
-//! restored while it is in use (`backup`). Several processes may use
+//! restored while it is in use (`backup`), and ends for good in `erasure`. Several processes may use
 //! one directory: SQLite's locks keep their writes apart, and
 //! [`Backend::version`] tells each what the others commit.
 //!
@@ -25,6 +25,7 @@
 
 mod backup;
 mod database;
+mod erasure;
 mod error;
 mod group;
 mod incarnation;
@@ -33,6 +34,7 @@ mod open_transaction;
 mod places;
 mod pool;
 mod schema;
+mod scratch;
 mod server_lock;
 mod snapshot;
 mod transaction;
@@ -40,8 +42,10 @@ mod transaction;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use erasure::{LaneFile, hex};
 pub use error::{BackendError, Cause, DatabaseName};
 pub use open_transaction::OpenTransaction;
+pub use scratch::Scratch;
 pub use server_lock::ServerLock;
 pub use transaction::Transaction;
 

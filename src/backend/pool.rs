@@ -21,7 +21,7 @@ use super::error::Context;
 use super::incarnation::Incarnation;
 use super::line::Turn;
 use super::schema::{Schema, Schemas};
-use super::{BackendError, DatabaseName, LaneVersion, blocking};
+use super::{BackendError, DatabaseName, LaneVersion, blocking, erasure, read_on};
 use crate::config::LanesConfig;
 use crate::tenant::Lane;
 
@@ -81,6 +81,12 @@ impl Lease {
             .database
             .get()
             .expect("leases of unfilled slots do not leave this module")
+    }
+
+    /// Whether nobody else has the database.
+    pub fn is_only(&self) -> bool {
+        const MAP_AND_THIS: usize = 2;
+        Arc::strong_count(self.slot()) <= MAP_AND_THIS
     }
 
     /// Runs `f` in a reading transaction. The permit is the database's. Blocks.
@@ -176,6 +182,7 @@ impl Pool {
                 if !create {
                     return Ok(None);
                 }
+                self.check_may_make(name).await?;
             }
             let released = self.released.notified();
             let Some(entrance) = self.enter(name) else {
@@ -212,6 +219,18 @@ impl Pool {
         self.lease(database, true)
             .await?
             .ok_or(BackendError::Replaced { database })
+    }
+
+    /// Refuses to make the database of a tenant who is being erased.
+    async fn check_may_make(self: &Arc<Self>, name: DatabaseName) -> Result<(), BackendError> {
+        let DatabaseName::Lane(Lane::Tenant(tenant)) = name else {
+            return Ok(());
+        };
+        let system = Box::pin(self.lease_or_create(DatabaseName::System)).await?;
+        read_on(system, move |transaction| {
+            erasure::check(transaction, tenant)
+        })
+        .await
     }
 
     /// The version of the content of a database. Looks at the file, but neither
@@ -394,7 +413,7 @@ impl Pool {
     }
 
     /// Takes a database out of the map that has no file any more.
-    fn forget(&self, name: DatabaseName) {
+    pub fn forget(&self, name: DatabaseName) {
         let mut slots = self.slots.lock();
         // One that is being opened may be about to make its file.
         if slots

@@ -188,6 +188,11 @@ impl Catalog {
         Ok(Arc::new(self.snapshots.of(scope).await?))
     }
 
+    /// Lets go of what was read of lanes and is kept in memory.
+    pub fn forget(&self) {
+        self.snapshots.forget();
+    }
+
     /// Records a version of a model in the scope's writable lane.
     pub async fn register_model(&self, scope: &Scope, new: NewModel) -> Result<Model> {
         scope.require_writing()?;
@@ -317,7 +322,7 @@ fn no_model(name: &str, version: Option<&str>) -> Error {
 }
 
 /// A clock that is set to before 1970 says 1970.
-fn system_clock() -> i64 {
+pub(crate) fn system_clock() -> i64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_millis() as i64)

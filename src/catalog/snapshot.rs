@@ -230,6 +230,11 @@ impl Snapshots {
         }
     }
 
+    /// Keeps nothing of any lane any longer.
+    pub fn forget(&self) {
+        self.objects.invalidate_all();
+    }
+
     /// What `scope` sees now.
     pub async fn of(&self, scope: &Scope) -> Result<CatalogSnapshot, BackendError> {
         let own = match scope.writable() {

@@ -109,6 +109,9 @@ pub enum Command {
     /// The users of a server who sign in by passwords of their own.
     #[command(subcommand)]
     Users(UsersCommand),
+    /// The tenants of the installation, for its operator.
+    #[command(subcommand)]
+    Tenants(TenantsCommand),
     /// Copy what the tenant has to a new file, while it is in use; without a tenant, what is shared.
     Backup {
         /// The file, which must not be there yet.
@@ -245,6 +248,82 @@ pub struct NewUserArgs {
     /// What the user may do beside that, such as global-writer; may be repeated.
     #[arg(long = "role", value_name = "ROLE")]
     pub roles: Vec<String>,
+}
+
+/// What to do with tenants.
+#[derive(Debug, Subcommand)]
+pub enum TenantsCommand {
+    /// Register a tenant, and say its id.
+    Create {
+        /// What you call it.
+        #[arg(default_value = "")]
+        name: String,
+        /// The tenant's id, where it has one already.
+        #[arg(long, value_name = "UUID")]
+        id: Option<TenantId>,
+    },
+    /// List the tenants: those that are registered, and those who have rows alone.
+    List(OutputArgs),
+    /// Show a tenant and what it has.
+    Describe {
+        /// The tenant; that of --tenant when not given.
+        id: Option<TenantId>,
+        /// How the rows are written.
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Give a tenant another name.
+    Update {
+        /// The tenant.
+        id: TenantId,
+        /// What you call it.
+        #[arg(long)]
+        name: String,
+    },
+    /// Have a tenant's requests refused from now on. What it has is kept.
+    Suspend {
+        /// The tenant.
+        id: TenantId,
+    },
+    /// Let a tenant be used again.
+    Resume {
+        /// The tenant.
+        id: TenantId,
+    },
+    /// Write one state of a tenant to a new file, while it is in use.
+    Export {
+        /// The tenant.
+        id: TenantId,
+        /// The file, which must not be there yet.
+        file: PathBuf,
+    },
+    /// Take in the tenant of a file that export wrote: all of it, or nothing.
+    Import {
+        /// The file.
+        file: PathBuf,
+        /// Put it in the place of what the tenant has here.
+        #[arg(long)]
+        replace: bool,
+        /// Leave out rows of shared tables that there are not here.
+        #[arg(long)]
+        without_shared_rows: bool,
+    },
+    /// Remove all that is kept of a suspended tenant, and write a certificate of it.
+    Erase {
+        /// The tenant.
+        id: TenantId,
+        /// The tenant once more.
+        #[arg(long, value_name = "UUID")]
+        confirm: TenantId,
+    },
+    /// Show what a tenant stores and has asked for.
+    Usage {
+        /// The tenant; that of --tenant when not given.
+        id: Option<TenantId>,
+        /// How the rows are written.
+        #[command(flatten)]
+        output: OutputArgs,
+    },
 }
 
 /// What to do with sources.

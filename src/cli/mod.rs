@@ -29,6 +29,7 @@ mod shell;
 mod sources;
 mod table_rows;
 mod tables;
+mod tenants;
 mod users;
 mod verify;
 
@@ -111,6 +112,13 @@ async fn run(cli: Cli) -> Outcome {
         Command::Users(command) => {
             let interrupt = Interrupt::listen();
             interrupt.or(users::run(&global, command)).await
+        }
+        Command::Tenants(command) => {
+            let global = GlobalArgs {
+                tenant: tenants::bound(&global, &command),
+                ..global
+            };
+            on_target(&global, async |target| tenants::run(target, command).await).await
         }
         Command::Verify(args) => {
             let interrupt = Interrupt::listen();

@@ -50,7 +50,7 @@ pub struct JammiConfig {
     pub console: ConsoleConfig,
     /// Who may ask.
     pub auth: AuthConfig,
-    /// What a session may do before it is bound to a tenant.
+    /// Who may be a tenant, and what a session may do before it is bound to one.
     pub tenancy: TenancyConfig,
     /// The sessions that clients bind to tenants.
     pub sessions: SessionsConfig,
@@ -302,19 +302,22 @@ impl Default for PasswordConfig {
     }
 }
 
-/// What a session may do before it is bound to a tenant.
+/// Who may be a tenant, and what a session may do before it is bound to one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TenancyConfig {
     /// Whether a request that is bound to no tenant reads and writes the
     /// shared rows. When it is off, such a request is an error.
     pub anonymous_reads: bool,
+    /// Whether a tenant has to be registered to be used.
+    pub registered_only: bool,
 }
 
 impl Default for TenancyConfig {
     fn default() -> Self {
         TenancyConfig {
             anonymous_reads: true,
+            registered_only: false,
         }
     }
 }

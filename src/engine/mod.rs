@@ -73,7 +73,7 @@ use tokio::runtime::Handle;
 
 use crate::backend::Backend;
 use crate::catalog::{
-    Catalog, CatalogSnapshot, NewSource, SnapshotVersion, Source, check_source_name,
+    Catalog, CatalogSnapshot, NewSource, SnapshotVersion, Source, check_source_name, system_clock,
 };
 use crate::config::JammiConfig;
 use crate::error::{Error, Result};
@@ -81,6 +81,7 @@ use crate::source::{
     self, FileChecks, LaneViews, LocationPolicy, RowGroupCache, SourceTable, Stores,
 };
 use crate::table::{ChunkCache, StatementReads};
+use crate::tenancy::Tenants;
 use crate::tenant::{Lane, Scope};
 
 pub use crate::source::{RegisterSource, Registered, TenantColumnChoice};
@@ -118,6 +119,7 @@ pub struct Engine(Arc<Parts>);
 struct Parts {
     backend: Backend,
     catalog: Catalog,
+    tenants: Tenants,
     sources: SourceReader,
     chunks: ChunkCache,
     temporary: Temporary,
@@ -185,6 +187,12 @@ impl Engine {
     pub async fn open(config: &JammiConfig) -> Result<Engine> {
         let backend = Backend::open(&config.artifact_dir, &config.lanes).await?;
         let catalog = Catalog::new(backend.clone());
+        let tenants = Tenants::new(
+            backend.clone(),
+            catalog.clone(),
+            &config.tenancy,
+            system_clock,
+        );
         let planner = Planner::new(&config.engine)?;
         let sources = SourceReader {
             stores: Stores::new(planner.runtime(), config.sources.clone(), Handle::current()),
@@ -200,6 +208,7 @@ impl Engine {
             sweeper: Sweeper::new(&backend),
             backend,
             catalog,
+            tenants,
             sources,
             chunks: ChunkCache::new(config.engine.table_cache_bytes),
             temporary: Temporary::new(&config.sessions),
@@ -215,6 +224,34 @@ impl Engine {
     /// The sources and models of each lane.
     pub fn catalog(&self) -> &Catalog {
         &self.0.catalog
+    }
+
+    /// Who may be used, and what for.
+    pub fn tenants(&self) -> &Tenants {
+        &self.0.tenants
+    }
+
+    /// Writes down what was counted of tenants, where nobody does it from time to
+    /// time.
+    pub async fn end_counting(&self) {
+        if let Err(error) = self.tenants().usage().flush().await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "what tenants used was not written down"
+            );
+        }
+    }
+
+    /// Lets go of all that is kept in memory to be found sooner: what was read of a
+    /// tenant who is no more is among it.
+    pub fn forget_cached(&self) {
+        let parts = &self.0;
+        parts.statements.invalidate_all();
+        parts.shapes.invalidate_all();
+        parts.chunks.forget();
+        parts.sources.views.forget();
+        parts.sources.row_groups.forget();
+        parts.catalog.forget();
     }
 
     /// The lanes.
@@ -546,6 +583,7 @@ impl Engine {
         if let Some(transaction) = within {
             self.in_scope(scope, transaction)?;
         }
+        let meter = self.0.tenants.usage().begin(scope.tenant());
         if let Action::Read(reading) = statement.action() {
             let reads = match within {
                 Some(transaction) => transaction.reads(),
@@ -555,7 +593,8 @@ impl Engine {
                 Some(_) => None,
                 None => Some(self.0.planner.queue()),
             };
-            return self.run(reading, parameters, reads, entrance).await;
+            let rows = self.run(reading, parameters, reads, entrance).await?;
+            return Ok(rows.metered(meter));
         }
         if statement.is_short_write() {
             let work = self.change(scope, statement, parameters, within);

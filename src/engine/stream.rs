@@ -25,6 +25,7 @@ use super::short::{Here, Places, panicked, run_here};
 use super::turns::{AbandonOnDrop, Due, InTurn, Work};
 use super::workers::Workers;
 use crate::error::{Error, Result};
+use crate::tenancy::Meter;
 
 /// Groups of batches that are made before the reader asks for them.
 const GROUPS_AHEAD: usize = 1;
@@ -56,6 +57,7 @@ pub struct RecordStream {
     /// Whether nothing comes after the group.
     is_last: bool,
     rest: Rest,
+    meter: Option<Meter>,
 }
 
 /// Where the groups after the first come from.
@@ -146,6 +148,7 @@ impl RecordStream {
             schema,
             group: first.batches.into_iter(),
             is_last: first.is_last,
+            meter: None,
             rest: Rest::Task {
                 groups,
                 task,
@@ -171,6 +174,7 @@ impl RecordStream {
             schema,
             group: Vec::new().into_iter(),
             is_last: false,
+            meter: None,
             rest: Rest::Here(Here::new(places, groups)),
         };
         // All of it, nearly always.
@@ -217,8 +221,14 @@ impl RecordStream {
             schema,
             group: group.into_iter(),
             is_last: true,
+            meter: None,
             rest: Rest::Nothing,
         }
+    }
+
+    /// The rows, counted by `meter` until the last is fetched.
+    pub(super) fn metered(self, meter: Option<Meter>) -> Self {
+        RecordStream { meter, ..self }
     }
 
     /// No rows.
@@ -306,6 +316,9 @@ impl Stream for RecordStream {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
             if let Some(batch) = self.group.next() {
+                if let (Ok(batch), Some(meter)) = (&batch, &mut self.meter) {
+                    meter.add_rows(batch.num_rows());
+                }
                 return Poll::Ready(Some(batch));
             }
             if self.is_last {

@@ -9,7 +9,8 @@
 //!       -> tonic-web   gRPC-Web becomes gRPC
 //!       -> observe     status, duration, panics
 //!       -> tenant      jammi-session-id becomes an Admitted, or a refusal
-//!       -> session, catalog, flight
+//!       -> standing    whether the tenant may be used
+//!       -> session, catalog, tenants, flight
 //! ```
 //!
 //! Architecture invariant: services learn who a request is for from
@@ -31,10 +32,12 @@ mod request;
 mod run;
 mod serve;
 pub mod session;
+mod standing;
 pub mod status;
 pub mod tables;
 mod telemetry;
 pub mod tenant;
+pub mod tenants;
 mod tls;
 
 pub use methods::method_names;

@@ -12,7 +12,13 @@ pub mod catalog {
     tonic::include_proto!("jammi.v1.catalog");
 }
 
-/// The descriptors of both, for reflection.
+/// `jammi.v1.tenants`: tenants as the operator has them.
+#[allow(missing_docs)]
+pub mod tenants {
+    tonic::include_proto!("jammi.v1.tenants");
+}
+
+/// The descriptors of all, for reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("jammi_descriptor");
 
 /// The descriptors of Flight and of Flight SQL's commands, whose code is

@@ -28,12 +28,15 @@ use super::origin::{AllowedOrigins, cors};
 use super::proto;
 use super::proto::catalog::catalog_service_server::CatalogServiceServer;
 use super::proto::session::session_service_server::SessionServiceServer;
+use super::proto::tenants::tenant_service_server::TenantServiceServer;
 use super::request::RequestIdLayer;
 use super::session::{Bindings, Sessions};
+use super::standing::StandingLayer;
 use super::telemetry::{self, METRICS_UPKEEP};
 use super::tenant::{
     Clock, SessionKeys, SessionMap, SystemBindings, SystemClock, TenantInterceptor,
 };
+use super::tenants::{Evictions, TenantOffice};
 use super::tls::Tls;
 use crate::auth::{
     ApiKeys, ClientCertificates, DefaultTenantExtension, InOrder, Jwts, Passwords, TenantExtension,
@@ -52,6 +55,11 @@ const SWEEP_INTERVAL_MAX: Duration = Duration::from_secs(60);
 /// The longest time between two looks for idle transactions.
 const TRANSACTION_SWEEP_INTERVAL_MAX: Duration = Duration::from_secs(10);
 
+/// How often it is looked for tenants whom another process has suspended or erased.
+const EVICTION_INTERVAL: Duration = Duration::from_secs(1);
+/// How often what tenants use is written down.
+const USAGE_FLUSH_INTERVAL: Duration = Duration::from_secs(10);
+
 /// What is read from files, and again when these change.
 type Reloads = Vec<Arc<dyn Reload>>;
 
@@ -69,6 +77,7 @@ pub struct BoundServer {
     sessions: SessionMap,
     keys: SessionKeys,
     transactions: Transactions,
+    evictions: Evictions,
     readiness: Readiness,
     grpc: Port,
     http: Port,
@@ -118,6 +127,8 @@ impl Server {
             Arc::new(SystemClock),
         )
         .await?;
+        let evictions =
+            Evictions::new(engine.clone(), sessions.clone(), transactions.clone()).await?;
         Ok(BoundServer {
             grpc_addr: grpc.local_addr()?,
             http_addr: http.local_addr()?,
@@ -130,6 +141,7 @@ impl Server {
             sessions,
             keys,
             transactions,
+            evictions,
             grpc,
             http,
             _lock: lock,
@@ -192,6 +204,8 @@ impl BoundServer {
         let _expiry = AbortOnDropHandle::new(tokio::spawn(expiry));
         let upkeep = upkeep(self.sessions.clone(), self.engine.clone(), idle_timeout);
         let upkeep = AbortOnDropHandle::new(tokio::spawn(upkeep));
+        let evicting = evict(self.evictions.clone(), self.engine.clone());
+        let _evicting = AbortOnDropHandle::new(tokio::spawn(evicting));
         let reloads = watched::watch(self.reloads.clone());
         let _reloads = AbortOnDropHandle::new(tokio::spawn(reloads));
 
@@ -217,6 +231,7 @@ impl BoundServer {
         grpc_closing.cancel();
         self.transactions.stop();
         drop(upkeep);
+        self.engine.end_counting().await;
         if let Err(error) = self.sessions.sweep().await {
             warn!(%error, "last uses of sessions were not stored");
         }
@@ -289,12 +304,20 @@ impl BoundServer {
             self.keys.clone(),
             self.config.tenancy.anonymous_reads,
         ));
-        let bindings = Bindings::new(self.sessions.clone(), self.transactions.clone());
+        let bindings = Bindings::new(
+            self.sessions.clone(),
+            self.transactions.clone(),
+            self.engine.tenants().clone(),
+        );
         let sessions = SessionServiceServer::new(Sessions::new(bindings.clone()))
             .max_decoding_message_size(message_bytes_max)
             .max_encoding_message_size(message_bytes_max);
         let registration = self.source_registration();
         let catalogs = CatalogServiceServer::new(Catalogs::new(self.engine.clone(), registration))
+            .max_decoding_message_size(message_bytes_max)
+            .max_encoding_message_size(message_bytes_max);
+        let office = TenantOffice::new(self.engine.clone(), self.evictions.clone());
+        let tenants = TenantServiceServer::new(office)
             .max_decoding_message_size(message_bytes_max)
             .max_encoding_message_size(message_bytes_max);
         let names = SessionNames::new(
@@ -319,9 +342,13 @@ impl BoundServer {
         };
         let undescribed = |error| Error::internal("the services cannot be described", error);
         let authenticate = AuthenticateLayer::new(Arc::clone(&self.extension), self.tls.clone());
-        let admit = ServiceBuilder::new().layer(authenticate).layer(admission);
+        let admit = ServiceBuilder::new()
+            .layer(authenticate)
+            .layer(admission)
+            .layer(StandingLayer::new(self.engine.tenants().clone()));
         Ok(Routes::new(admit.service(sessions))
             .add_service(admit.service(catalogs))
+            .add_service(admit.service(tenants))
             .add_service(admit.service(flight))
             // Health and reflection belong to no tenant.
             .add_service(health)
@@ -396,6 +423,23 @@ fn extension_of(
         false => Arc::new(InOrder::new(extensions)),
     };
     Ok((extension, reloads))
+}
+
+/// Ends what there is of tenants who are suspended or erased, and writes down what
+/// tenants use, for as long as it is polled.
+async fn evict(evictions: Evictions, engine: Engine) {
+    let mut looks = interval(EVICTION_INTERVAL);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut counting = interval(USAGE_FLUSH_INTERVAL);
+    counting.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = looks.tick() => if let Err(error) = evictions.look().await {
+                warn!(%error, "it was not looked for tenants who are suspended or erased");
+            },
+            _ = counting.tick() => engine.end_counting().await,
+        }
+    }
 }
 
 /// Forgets idle sessions and tidies the metrics, for as long as it is polled.

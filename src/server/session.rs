@@ -16,6 +16,7 @@ use super::proto::session::{
 use super::status::respond;
 use super::tenant::{Admitted, SessionMap};
 use crate::error::{Error, Result};
+use crate::tenancy::Tenants;
 use crate::tenant::TenantId;
 
 /// Binds sessions. Clones share them.
@@ -23,13 +24,18 @@ use crate::tenant::TenantId;
 pub struct Bindings {
     map: SessionMap,
     transactions: Transactions,
+    tenants: Tenants,
 }
 
 impl Bindings {
-    /// Binds in `map`; what a session has open in `transactions` ends with its
-    /// binding.
-    pub fn new(map: SessionMap, transactions: Transactions) -> Self {
-        Bindings { map, transactions }
+    /// Binds in `map` those of `tenants` who may be used; what a session has open in
+    /// `transactions` ends with its binding.
+    pub fn new(map: SessionMap, transactions: Transactions, tenants: Tenants) -> Self {
+        Bindings {
+            map,
+            transactions,
+            tenants,
+        }
     }
 
     /// Binds the session of a request to `tenant` for the requests after it, or
@@ -37,13 +43,15 @@ impl Bindings {
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] when the request names no session,
-    /// [`Error::PermissionDenied`] when its principal may not act as the tenant, and
+    /// [`Error::PermissionDenied`] when its principal may not act as the tenant or
+    /// nobody may, and
     /// those of [`SessionMap::bind`].
     pub async fn set(&self, admitted: &Admitted, tenant: Option<TenantId>) -> Result<()> {
         const UNBOUND: u64 = 0;
         let session = admitted.require_session()?;
         if let Some(tenant) = tenant {
             admitted.require_acting_for(tenant)?;
+            self.tenants.standing(tenant).await?.require()?;
         }
         let principal = admitted.principal();
         let generation = match tenant {

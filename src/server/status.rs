@@ -56,7 +56,9 @@ pub fn to_status(error: &Error) -> Status {
 
 fn backend_code(error: &BackendError) -> Code {
     match error {
-        BackendError::TenantMismatch { .. } => Code::PermissionDenied,
+        BackendError::TenantMismatch { .. } | BackendError::Erasing { .. } => {
+            Code::PermissionDenied
+        }
         BackendError::NothingToBackUp { .. } => Code::NotFound,
         BackendError::NewerVersion { .. }
         | BackendError::BackupFile { .. }

@@ -111,10 +111,13 @@ impl JammiSession {
     }
 
     /// The scope of a statement that starts now.
-    pub fn scope(&self) -> Scope {
-        self.binding
-            .scope(Principal::trusted_network())
-            .in_session(Some(self.own.key))
+    ///
+    /// # Errors
+    /// `PermissionDenied` for a tenant who may not be used.
+    pub async fn scope(&self) -> Result<Scope> {
+        let (tenants, bound) = (self.engine.tenants(), self.binding.get());
+        let scope = tenants.scope(Principal::trusted_network(), bound).await?;
+        Ok(scope.in_session(Some(self.own.key)))
     }
 
     /// The engine below the session.
@@ -122,10 +125,11 @@ impl JammiSession {
         &self.engine
     }
 
-    /// Removes the temporary tables of the session and of its clones. So does
-    /// dropping the last of them, a moment later.
+    /// Removes the temporary tables of the session and of its clones, as dropping the
+    /// last of them does a moment later, and writes down what was counted of tenants.
     pub async fn close(self) {
         self.engine.end_session(self.own.key).await;
+        self.engine.end_counting().await;
     }
 
     /// Runs a statement and collects its rows.
@@ -146,10 +150,11 @@ impl JammiSession {
     /// Runs a statement with the values of `?`, or of `$1`, `$2` and so on. `SET
     /// app.current_tenant_id = '<uuid>'` does what [`JammiSession::bind_tenant`] does.
     pub async fn sql_with(&self, sql: &str, parameters: &[ScalarValue]) -> Result<RecordStream> {
-        let scope = self.scope();
+        let scope = self.scope().await?;
         let statement = self.engine.prepare(&scope, &self.names, sql).await?;
         if let Some(assignment) = statement.assignment() {
             let tenant = assignment.tenant(parameters)?;
+            self.engine.tenants().require_good(tenant).await?;
             self.binding.set(tenant);
             return assignment.answer(tenant);
         }
@@ -158,27 +163,35 @@ impl JammiSession {
 
     /// Registers files as a table of the bound tenant, or as a shared one.
     pub async fn register_source(&self, request: RegisterSource) -> Result<Registered> {
-        self.engine.register_source(&self.scope(), request).await
+        self.engine
+            .register_source(&self.scope().await?, request)
+            .await
     }
 
     /// The sources that the next statement sees, by name.
     pub async fn list_sources(&self) -> Result<Vec<Arc<Source>>> {
-        self.engine.catalog().sources(&self.scope()).await
+        self.engine.catalog().sources(&self.scope().await?).await
     }
 
     /// One source that the next statement sees.
     pub async fn describe_source(&self, name: &str) -> Result<Arc<Source>> {
-        self.engine.catalog().source(&self.scope(), name).await
+        self.engine
+            .catalog()
+            .source(&self.scope().await?, name)
+            .await
     }
 
     /// Reads a source's schema again.
     pub async fn refresh_source(&self, name: &str) -> Result<Arc<Source>> {
-        self.engine.refresh_source(&self.scope(), name).await
+        self.engine.refresh_source(&self.scope().await?, name).await
     }
 
     /// Forgets a source. Its files stay where they are.
     pub async fn drop_source(&self, name: &str) -> Result<()> {
-        self.engine.catalog().drop_source(&self.scope(), name).await
+        self.engine
+            .catalog()
+            .drop_source(&self.scope().await?, name)
+            .await
     }
 
     /// Makes a table of the bound tenant, or a shared one of which every tenant
@@ -221,43 +234,46 @@ impl JammiSession {
     /// # Errors
     /// As [`Engine::create_table`].
     pub async fn create_mutable_table(&self, new: NewTable) -> Result<Arc<Relation>> {
-        self.engine.create_table(&self.scope(), new).await
+        self.engine.create_table(&self.scope().await?, new).await
     }
 
     /// The tables and views that the next statement sees, by name. Sources are
     /// not among them.
     pub async fn list_tables(&self) -> Result<Vec<Arc<Relation>>> {
-        self.engine.stored_tables(&self.scope()).await
+        self.engine.stored_tables(&self.scope().await?).await
     }
 
     /// One table or view that the next statement sees.
     pub async fn describe_table(&self, name: &str) -> Result<Arc<Relation>> {
-        self.engine.describe_table(&self.scope(), name).await
+        self.engine.describe_table(&self.scope().await?, name).await
     }
 
     /// Forgets a table and its rows.
     pub async fn drop_table(&self, name: &str) -> Result<()> {
-        self.engine.drop_table(&self.scope(), name).await
+        self.engine.drop_table(&self.scope().await?, name).await
     }
 
     /// Records a model of the bound tenant, or a shared one.
     pub async fn register_model(&self, model: NewModel) -> Result<Model> {
         self.engine
             .catalog()
-            .register_model(&self.scope(), model)
+            .register_model(&self.scope().await?, model)
             .await
     }
 
     /// The models that the next statement sees.
     pub async fn list_models(&self) -> Result<Vec<Model>> {
-        self.engine.catalog().models(&self.scope(), None).await
+        self.engine
+            .catalog()
+            .models(&self.scope().await?, None)
+            .await
     }
 
     /// Forgets one version of a model.
     pub async fn drop_model(&self, name: &str, version: &str) -> Result<()> {
         self.engine
             .catalog()
-            .drop_model(&self.scope(), name, version)
+            .drop_model(&self.scope().await?, name, version)
             .await
     }
 }

@@ -203,6 +203,11 @@ impl ChunkCache {
         }
     }
 
+    /// Keeps none of them any longer.
+    pub fn forget(&self) {
+        self.columns.invalidate_all();
+    }
+
     /// How many there are.
     #[cfg(test)]
     pub(crate) fn entries(&self) -> u64 {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use super::{Principal, Scope, TenantId};
+use super::TenantId;
 
 /// The tenant that the next statement of an embedded session is for, shared by
 /// every clone. Running statements keep the scope that they started with.
@@ -20,13 +20,5 @@ impl TenantBinding {
     /// The tenant that is bound now.
     pub fn get(&self) -> Option<TenantId> {
         *self.0.read()
-    }
-
-    /// The scope of a statement that starts now.
-    pub fn scope(&self, principal: Principal) -> Scope {
-        match self.get() {
-            Some(tenant) => Scope::tenant_bound(principal, tenant),
-            None => Scope::global(principal),
-        }
     }
 }

@@ -35,6 +35,11 @@ impl TenantId {
         self.0.as_bytes()
     }
 
+    /// A tenant that nobody else has: a UUID of version 4.
+    pub fn random() -> Self {
+        TenantId(Uuid::new_v4())
+    }
+
     /// Writes the canonical text into `buffer` without allocating.
     pub fn encode<'a>(&self, buffer: &'a mut [u8; uuid::fmt::Hyphenated::LENGTH]) -> &'a str {
         self.0.as_hyphenated().encode_lower(buffer)

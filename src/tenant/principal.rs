@@ -21,6 +21,14 @@ pub const SUPER_ADMIN: &str = "super-admin";
 /// Every role there is.
 pub const ROLES: [&str; 3] = [GLOBAL_WRITER, OPERATOR, SUPER_ADMIN];
 
+/// What is answered for a tenant that the caller does not act for, and for one that
+/// there is not.
+pub fn not_ones_own() -> Error {
+    Error::PermissionDenied(
+        "the credential does not act for the tenant: bind one that it acts for".into(),
+    )
+}
+
 /// Who is asking, as a credential proves it. Clones share it. Two are equal that may
 /// do the same under one name.
 ///
@@ -131,6 +139,18 @@ impl Principal {
         match &self.0.acts_for {
             ActsFor::All => true,
             ActsFor::Only(tenants) => tenants.contains(&tenant),
+        }
+    }
+
+    /// Refuses a tenant that it may not act as.
+    ///
+    /// # Errors
+    /// [`Error::PermissionDenied`], in the same words whether or not there is such a
+    /// tenant.
+    pub fn require_acting_for(&self, tenant: TenantId) -> Result<()> {
+        match self.acts_for(tenant) {
+            true => Ok(()),
+            false => Err(not_ones_own()),
         }
     }
 

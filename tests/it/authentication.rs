@@ -25,13 +25,13 @@ use crate::writes::refused;
 const NOW_MS: i64 = 1_700_000_000_000;
 
 /// A server that asks for keys, and those who make them.
-struct Guarded {
-    server: TestServer,
-    keys: ApiKeys,
+pub struct Guarded {
+    pub server: TestServer,
+    pub keys: ApiKeys,
 }
 
 impl Guarded {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let server = TestServer::start_with(|config| {
             config.auth.methods = vec![AuthenticationMethod::ApiKey];
         })
@@ -43,7 +43,7 @@ impl Guarded {
         Guarded { server, keys }
     }
 
-    async fn key(&self, user: &str, tenants: &[&str], roles: &[&str]) -> IssuedKey {
+    pub async fn key(&self, user: &str, tenants: &[&str], roles: &[&str]) -> IssuedKey {
         let new = NewApiKey {
             user: user.into(),
             acts_for: ActsFor::only(tenants.iter().map(|tenant| tenant.parse().unwrap())),
@@ -53,7 +53,7 @@ impl Guarded {
         self.keys.create(new).await.unwrap()
     }
 
-    async fn client(&self, key: &IssuedKey, session: Option<&'static str>) -> Client {
+    pub async fn client(&self, key: &IssuedKey, session: Option<&'static str>) -> Client {
         Client::connect(&self.server, session)
             .await
             .holding(&key.text)

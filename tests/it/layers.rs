@@ -10,6 +10,7 @@ const LAYERS: &[&[&str]] = &[
     &["policy", "backend"],
     &["auth", "catalog", "audit"],
     &["table", "source"],
+    &["tenancy"],
     &["engine"],
     &["session"],
     &["verify"],

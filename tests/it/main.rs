@@ -45,6 +45,7 @@ mod substrait;
 mod surface;
 mod tables;
 mod temporary;
+mod tenants;
 mod tls;
 mod types;
 mod verify;

@@ -57,6 +57,8 @@ enum Row {
     Session,
     /// It carries a statement or command; the statements' table is below.
     Flight,
+    /// It is the operator's, about any tenant: `tenants` tests who may.
+    Operator,
     /// It says what the server is, and nothing of a lane.
     Laneless,
 }
@@ -104,6 +106,16 @@ fn rpcs() -> Vec<(&'static str, Row)> {
         ),
         ("/jammi.v1.catalog.CatalogService/ListTables", Lists),
         ("/jammi.v1.catalog.CatalogService/DropTable", Object(WRITES)),
+        ("/jammi.v1.tenants.TenantService/CreateTenant", Operator),
+        ("/jammi.v1.tenants.TenantService/ListTenants", Operator),
+        ("/jammi.v1.tenants.TenantService/DescribeTenant", Operator),
+        ("/jammi.v1.tenants.TenantService/UpdateTenant", Operator),
+        ("/jammi.v1.tenants.TenantService/SuspendTenant", Operator),
+        ("/jammi.v1.tenants.TenantService/ResumeTenant", Operator),
+        ("/jammi.v1.tenants.TenantService/ExportTenant", Operator),
+        ("/jammi.v1.tenants.TenantService/ImportTenant", Operator),
+        ("/jammi.v1.tenants.TenantService/EraseTenant", Operator),
+        ("/jammi.v1.tenants.TenantService/GetUsage", Operator),
         ("/arrow.flight.protocol.FlightService/Handshake", Flight),
         ("/arrow.flight.protocol.FlightService/ListFlights", Flight),
         ("/arrow.flight.protocol.FlightService/GetFlightInfo", Flight),

@@ -356,7 +356,7 @@ async fn write_by_library(sheet: &Sheet, session: &JammiSession) {
         temporary: false,
     };
     let rows = stream::iter([Ok(sheet.batch.clone())]).boxed();
-    let (scope, schema) = (session.scope(), sheet.batch.schema());
+    let (scope, schema) = (session.scope().await.unwrap(), sheet.batch.schema());
     let written = session
         .engine()
         .ingest(&scope, &target, &schema, rows, None);

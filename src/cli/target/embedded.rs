@@ -30,7 +30,7 @@ use crate::tenant::{Principal, Scope, SessionKey, TenantBinding, TenantId};
 
 /// The engine in this process, and the tenant that statements are for.
 pub struct Embedded {
-    engine: Engine,
+    pub(super) engine: Engine,
     binding: TenantBinding,
     names: NameDefaults,
     /// What temporary tables are kept under.
@@ -61,6 +61,7 @@ impl Embedded {
         // Its rows may be among what it wrote.
         drop(self.transaction.into_inner());
         self.engine.end_session(self.session).await;
+        self.engine.end_counting().await;
     }
 
     pub(super) fn tenant(&self) -> Option<TenantId> {
@@ -68,6 +69,7 @@ impl Embedded {
     }
 
     pub(super) async fn bind(&mut self, tenant: Option<TenantId>) -> Outcome {
+        self.engine.tenants().require_good(tenant).await?;
         self.rebind(tenant);
         Ok(())
     }
@@ -81,7 +83,7 @@ impl Embedded {
     }
 
     pub(super) async fn query(&self, sql: &str) -> Outcome<Rows> {
-        let scope = self.scope();
+        let scope = self.scope().await?;
         let within = self.transaction.lock().clone();
         let within = within.as_ref();
         let statement = self
@@ -90,6 +92,7 @@ impl Embedded {
             .await?;
         if let Some(assignment) = statement.assignment() {
             let tenant = assignment.tenant(&[])?;
+            self.engine.tenants().require_good(tenant).await?;
             self.rebind(tenant);
             let answer = assignment.answer(tenant)?;
             let schema = answer.schema();
@@ -124,7 +127,7 @@ impl Embedded {
                     "no transaction is open in this session: send BEGIN first".into(),
                 ));
             }
-            let begun = self.engine.begin(&self.scope());
+            let begun = self.engine.begin(&self.scope().await?);
             *self.transaction.lock() = Some(begun);
             return Ok(());
         };
@@ -147,7 +150,7 @@ impl Embedded {
     }
 
     pub(super) async fn tables(&self) -> Outcome<Vec<TableRecord>> {
-        let entries = self.engine.tables(&self.scope()).await?;
+        let entries = self.engine.tables(&self.scope().await?).await?;
         Ok(entries
             .into_iter()
             .map(|entry| TableRecord {
@@ -161,28 +164,32 @@ impl Embedded {
     }
 
     pub(super) async fn stored_tables(&self) -> Outcome<Vec<Table>> {
-        Ok(tables::list(&self.engine, &self.scope()).await?)
+        Ok(tables::list(&self.engine, &self.scope().await?).await?)
     }
 
     pub(super) async fn stored_table(&self, name: &str) -> Outcome<Table> {
-        Ok(tables::describe(&self.engine, &self.scope(), name).await?)
+        Ok(tables::describe(&self.engine, &self.scope().await?, name).await?)
     }
 
     pub(super) async fn create_table(&self, request: CreateTableRequest) -> Outcome<Table> {
-        Ok(tables::create(&self.engine, &self.scope(), request).await?)
+        Ok(tables::create(&self.engine, &self.scope().await?, request).await?)
     }
 
     pub(super) async fn drop_table(&self, name: &str) -> Outcome {
-        Ok(self.engine.drop_table(&self.scope(), name).await?)
+        Ok(self.engine.drop_table(&self.scope().await?, name).await?)
     }
 
     pub(super) async fn sources(&self) -> Outcome<Vec<Source>> {
-        let sources = self.engine.catalog().sources(&self.scope()).await?;
+        let sources = self.engine.catalog().sources(&self.scope().await?).await?;
         Ok(sources.iter().map(source_message).collect())
     }
 
     pub(super) async fn source(&self, name: &str) -> Outcome<Source> {
-        let source = self.engine.catalog().source(&self.scope(), name).await?;
+        let source = self
+            .engine
+            .catalog()
+            .source(&self.scope().await?, name)
+            .await?;
         Ok(source_message(&source))
     }
 
@@ -200,7 +207,10 @@ impl Embedded {
                 Some(column) => TenantColumnChoice::Named(column),
             },
         };
-        let registered = self.engine.register_source(&self.scope(), request).await?;
+        let registered = self
+            .engine
+            .register_source(&self.scope().await?, request)
+            .await?;
         Ok(RegisterSourceResponse {
             source: Some(source_message(&registered.source)),
             notices: registered.notices,
@@ -208,22 +218,29 @@ impl Embedded {
     }
 
     pub(super) async fn refresh_source(&self, name: &str) -> Outcome<Source> {
-        let source = self.engine.refresh_source(&self.scope(), name).await?;
+        let source = self
+            .engine
+            .refresh_source(&self.scope().await?, name)
+            .await?;
         Ok(source_message(&source))
     }
 
     pub(super) async fn drop_source(&self, name: &str) -> Outcome {
-        let scope = self.scope();
+        let scope = self.scope().await?;
         Ok(self.engine.catalog().drop_source(&scope, name).await?)
     }
 
     pub(super) async fn models(&self, name: Option<&str>) -> Outcome<Vec<Model>> {
-        let models = self.engine.catalog().models(&self.scope(), name).await?;
+        let models = self
+            .engine
+            .catalog()
+            .models(&self.scope().await?, name)
+            .await?;
         Ok(models.into_iter().map(model_message).collect())
     }
 
     pub(super) async fn model(&self, name: &str, version: Option<&str>) -> Outcome<Model> {
-        let scope = self.scope();
+        let scope = self.scope().await?;
         let model = self.engine.catalog().model(&scope, name, version).await?;
         Ok(model_message(model))
     }
@@ -239,13 +256,13 @@ impl Embedded {
                 request.metadata
             },
         };
-        let scope = self.scope();
+        let scope = self.scope().await?;
         let model = self.engine.catalog().register_model(&scope, model).await?;
         Ok(model_message(model))
     }
 
     pub(super) async fn drop_model(&self, name: &str, version: &str) -> Outcome {
-        let scope = self.scope();
+        let scope = self.scope().await?;
         Ok(self
             .engine
             .catalog()
@@ -253,10 +270,10 @@ impl Embedded {
             .await?)
     }
 
-    fn scope(&self) -> Scope {
-        self.binding
-            .scope(Principal::trusted_network())
-            .in_session(Some(self.session))
+    async fn scope(&self) -> Result<Scope> {
+        let (tenants, bound) = (self.engine.tenants(), self.binding.get());
+        let scope = tenants.scope(Principal::trusted_network(), bound).await?;
+        Ok(scope.in_session(Some(self.session)))
     }
 }
 

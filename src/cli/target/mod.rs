@@ -8,6 +8,7 @@
 
 mod embedded;
 mod remote;
+mod tenants;
 mod url;
 
 use std::pin::Pin;

@@ -37,6 +37,7 @@ use crate::server::proto::session::session_service_client::SessionServiceClient;
 use crate::server::proto::session::{
     ClearTenantRequest, GetTenantRequest, SetTenantRequest, Tenant,
 };
+use crate::server::proto::tenants::tenant_service_client::TenantServiceClient;
 use crate::tenant::TenantId;
 
 /// How long a server may take to accept a connection.
@@ -48,13 +49,14 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// The largest message taken from a server.
 const MESSAGE_BYTES_MAX: usize = 256 << 20;
 
-type Wire = InterceptedService<Channel, Metadata>;
+pub(super) type Wire = InterceptedService<Channel, Metadata>;
 
 /// A connection to a server, and the tenant that its session is bound to.
 pub struct Remote {
     sessions: SessionServiceClient<Wire>,
     catalog: CatalogServiceClient<Wire>,
     flight: FlightServiceClient<Wire>,
+    tenants: TenantServiceClient<Wire>,
     tenant: Mutex<Option<TenantId>>,
 }
 
@@ -92,7 +94,9 @@ impl Remote {
             sessions: SessionServiceClient::new(wire.clone()),
             catalog: CatalogServiceClient::new(wire.clone())
                 .max_decoding_message_size(MESSAGE_BYTES_MAX),
-            flight: FlightServiceClient::new(wire).max_decoding_message_size(MESSAGE_BYTES_MAX),
+            flight: FlightServiceClient::new(wire.clone())
+                .max_decoding_message_size(MESSAGE_BYTES_MAX),
+            tenants: TenantServiceClient::new(wire).max_decoding_message_size(MESSAGE_BYTES_MAX),
             tenant: Mutex::default(),
         };
         if tenant.is_some() {
@@ -281,6 +285,10 @@ impl Remote {
         self.catalog.clone()
     }
 
+    pub(super) fn tenants(&self) -> TenantServiceClient<Wire> {
+        self.tenants.clone()
+    }
+
     fn flight_sql(&self) -> FlightSqlServiceClient<Wire> {
         FlightSqlServiceClient::new_from_inner(self.flight.clone())
     }
@@ -288,7 +296,7 @@ impl Remote {
 
 /// Puts the session's id on every call.
 #[derive(Clone)]
-struct Metadata {
+pub(super) struct Metadata {
     session: MetadataValue<Ascii>,
     authorization: Option<MetadataValue<Ascii>>,
 }
@@ -396,7 +404,7 @@ fn table_records(batch: &RecordBatch) -> Outcome<Vec<TableRecord>> {
 }
 
 /// A message's field that a server always sets.
-fn present<T>(field: Option<T>, what: &str) -> Outcome<T> {
+pub(super) fn present<T>(field: Option<T>, what: &str) -> Outcome<T> {
     field.ok_or_else(|| unreadable(&format!("no {what} in it")))
 }
 

@@ -92,6 +92,12 @@ const SERVED: [(&str, &str); 13] = [
     ),
 ];
 
+/// Whether an action ends a session or binds it anew, which a session of a tenant who
+/// may not be used may do still.
+pub(super) fn leaves(action: &Action) -> bool {
+    [session_options::SET, session_options::CLOSE].contains(&action.r#type.as_str())
+}
+
 /// What ListActions answers.
 pub(super) fn served() -> impl Iterator<Item = ActionType> {
     let served = SERVED.into_iter().filter(|(name, _)| {

@@ -118,7 +118,12 @@ impl FlightService for FlightServer {
         &self,
         request: Request<Action>,
     ) -> Result<Response<Self::DoActionStream>, Status> {
-        let (admitted, action) = take_apart(request)?;
+        let (admitted, action) = admitted(request)?;
+        if !action::leaves(&action) {
+            admitted
+                .require_standing()
+                .map_err(|error| to_status(&error))?;
+        }
         let admitted = self.with_session(admitted, &action);
         let cookie = admitted.new_cookie();
         let body = self.act(admitted, action).await;
@@ -148,8 +153,17 @@ impl FlightService for FlightServer {
     }
 }
 
-/// The admission and the message of `request`.
+/// The admission and the message of `request`, whose tenant may be used.
 fn take_apart<T>(request: Request<T>) -> Result<(Admitted, T), Status> {
+    let (admitted, message) = admitted(request)?;
+    admitted
+        .require_standing()
+        .map_err(|error| to_status(&error))?;
+    Ok((admitted, message))
+}
+
+/// The admission and the message of `request`, whoever its tenant is.
+fn admitted<T>(request: Request<T>) -> Result<(Admitted, T), Status> {
     let admitted = Admitted::of(&request).map_err(|error| to_status(&error))?;
     Ok((admitted.clone(), request.into_inner()))
 }

@@ -16,7 +16,8 @@ use super::{SessionKeys, SessionMap};
 use crate::error::{Error, Result};
 use crate::server::accept::{ConnectionId, ConnectionInfo};
 use crate::server::status::to_status;
-use crate::tenant::{Principal, Scope, SessionId, SessionKey, TenantId};
+use crate::tenancy::Standing;
+use crate::tenant::{Principal, Scope, SessionId, SessionKey, TenantId, not_ones_own};
 
 /// The request metadata that names the session.
 pub const SESSION_HEADER: &str = "jammi-session-id";
@@ -31,6 +32,7 @@ pub struct Admitted {
     tenant: Option<TenantId>,
     /// Whether the session is bound to a tenant that its principal may act as no more.
     is_withdrawn: bool,
+    standing: Standing,
     generation: u64,
     anonymous_reads: bool,
     connection: Option<ConnectionId>,
@@ -59,11 +61,12 @@ impl Admitted {
     /// # Errors
     /// [`Error::FailedPrecondition`] when no tenant is bound and the server
     /// does not allow that, and [`Error::PermissionDenied`] when the principal may not
-    /// act as the one that is.
+    /// act as the one that is, or nobody may.
     pub fn scope(&self) -> Result<Scope> {
         if self.is_withdrawn {
             return Err(not_ones_own());
         }
+        self.standing.require()?;
         let scope = match self.tenant {
             Some(tenant) => Ok(Scope::tenant_bound(self.principal.clone(), tenant)),
             None if self.anonymous_reads => Ok(Scope::global(self.principal.clone())),
@@ -77,7 +80,9 @@ impl Admitted {
 
     /// Whether the request has a scope.
     pub(in crate::server) fn has_scope(&self) -> bool {
-        !self.is_withdrawn && (self.tenant.is_some() || self.anonymous_reads)
+        !self.is_withdrawn
+            && self.standing == Standing::Good
+            && (self.tenant.is_some() || self.anonymous_reads)
     }
 
     /// What a statement that does nothing but bind the session is planned and sealed
@@ -147,10 +152,20 @@ impl Admitted {
     /// [`Error::PermissionDenied`], in the same words whether or not there is such a
     /// tenant.
     pub(in crate::server) fn require_acting_for(&self, tenant: TenantId) -> Result<()> {
-        match self.principal.acts_for(tenant) {
-            true => Ok(()),
-            false => Err(not_ones_own()),
-        }
+        self.principal.require_acting_for(tenant)
+    }
+
+    /// Refuses a request that is bound to a tenant who may not be used.
+    ///
+    /// # Errors
+    /// [`Error::PermissionDenied`].
+    pub(in crate::server) fn require_standing(&self) -> Result<()> {
+        self.standing.require()
+    }
+
+    /// Notes how the tenant that is bound stands with the operator.
+    pub(in crate::server) fn stands(&mut self, standing: Standing) {
+        self.standing = standing;
     }
 
     /// The session, for what makes no sense without one.
@@ -174,12 +189,6 @@ pub struct TenantInterceptor {
     sessions: SessionMap,
     keys: SessionKeys,
     anonymous_reads: bool,
-}
-
-fn not_ones_own() -> Error {
-    Error::PermissionDenied(
-        "the credential does not act for the tenant: bind one that it acts for".into(),
-    )
 }
 
 impl TenantInterceptor {
@@ -228,6 +237,7 @@ impl TenantInterceptor {
             keys: self.keys.clone(),
             tenant: tenant.filter(|_| !is_withdrawn),
             is_withdrawn,
+            standing: Standing::default(),
             generation: bound.map_or(0, |bound| bound.generation),
             anonymous_reads: self.anonymous_reads,
             connection: None,

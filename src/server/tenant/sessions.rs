@@ -138,6 +138,22 @@ impl SessionMap {
         answer.await.map_err(|_| stopped())?
     }
 
+    /// Forgets every binding to `tenant`.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn unbind(&self, tenant: TenantId) -> Result<()> {
+        let bound = self.shared.bindings.iter();
+        let bound = bound.filter(|entry| entry.bound.tenant == tenant);
+        let keys: Vec<SessionKey> = bound.map(|entry| entry.key().clone()).collect();
+        for key in keys {
+            let (reply, answer) = oneshot::channel();
+            self.send(Command::Clear { key, reply }).await?;
+            answer.await.map_err(|_| stopped())??;
+        }
+        Ok(())
+    }
+
     /// Forgets the bindings that have been idle for too long, and writes down
     /// when the others were last used.
     ///

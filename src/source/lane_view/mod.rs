@@ -187,6 +187,11 @@ impl Default for LaneViews {
 }
 
 impl LaneViews {
+    /// Keeps none of them any longer.
+    pub fn forget(&self) {
+        self.0.invalidate_all();
+    }
+
     /// The rows for which `predicate` is true of `column` in a version of a file
     /// of `store`. `None` where the file does not say enough about where they
     /// are, or cannot be read: then a scan finds out.

@@ -97,6 +97,11 @@ impl RowGroupCache {
         }
     }
 
+    /// Keeps none of them any longer.
+    pub fn forget(&self) {
+        self.columns.invalidate_all();
+    }
+
     /// The bytes that it keeps at most.
     pub(super) fn bytes_max(&self) -> u64 {
         self.bytes_max

@@ -12,7 +12,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -25,7 +25,7 @@ use crate::engine::SessionTransaction;
 use crate::error::{Error, Result};
 use crate::server::accept::ConnectionId;
 use crate::server::tenant::{Admitted, Clock};
-use crate::tenant::{Principal, SessionId};
+use crate::tenant::{Principal, SessionId, TenantId};
 
 /// Every open transaction. Clones share them.
 #[derive(Clone)]
@@ -311,6 +311,23 @@ impl Transactions {
         self.roll_back("vanished", |one| one.connection == Some(connection));
     }
 
+    /// The tenants who have any open.
+    pub fn tenants(&self) -> BTreeSet<TenantId> {
+        if self.0.count.load(Ordering::Acquire) == 0 {
+            return BTreeSet::new();
+        }
+        let open = self.0.open();
+        open.by_serial
+            .values()
+            .filter_map(|one| one.tenant())
+            .collect()
+    }
+
+    /// Rolls back what was begun for a tenant.
+    pub fn suspended(&self, tenant: TenantId) {
+        self.roll_back("suspended", |one| one.tenant() == Some(tenant));
+    }
+
     /// Rolls back everything.
     pub fn stop(&self) {
         self.roll_back("stopped", |_| true);
@@ -428,6 +445,14 @@ impl Open {
         Error::FailedPrecondition(format!(
             "the transaction was rolled back, since {why}: {mend}"
         ))
+    }
+
+    /// Whom it writes for.
+    fn tenant(&self) -> Option<TenantId> {
+        match &*self.state() {
+            State::Open(transaction) => transaction.scope().tenant(),
+            State::Ended(_) => None,
+        }
     }
 
     fn is_of(&self, party: &Party) -> bool {
