@@ -218,8 +218,8 @@ impl Catalog {
         }
     }
 
-    /// The models that the scope sees, or those of one name: the tenant's own,
-    /// then the shared ones, each by name and in the order of registration.
+    /// The models that the scope sees, or those of one name: the tenant's own, those
+    /// of tenants above, then the shared ones, each by name and in the order of registration.
     pub async fn models(&self, scope: &Scope, name: Option<&str>) -> Result<Vec<Model>> {
         let mut found = Vec::new();
         for &lane in scope.readable() {
@@ -252,10 +252,10 @@ impl Catalog {
         // A lane that has nothing to forget is not given a database for it.
         if self.model_of(own, name, Some(version)).await?.is_none() {
             return Err(match self.model(scope, name, Some(version)).await {
-                Ok(_shared) => Error::PermissionDenied(format!(
-                    "model {} is shared by every tenant: only a session that is bound to no \
-                     tenant can drop it",
-                    shown(name)
+                Ok(shared) => Error::PermissionDenied(format!(
+                    "model {} {} can drop it",
+                    shown(name),
+                    owner_text(shared.lane)
                 )),
                 Err(error) => error,
             });
@@ -296,10 +296,18 @@ impl Catalog {
             return Ok(());
         }
         Err(Error::PermissionDenied(format!(
-            "source {} is shared by every tenant: only a session that is bound to no tenant can \
-             {what} it",
-            shown(name)
+            "source {} {} can {what} it",
+            shown(name),
+            owner_text(source.lane)
         )))
+    }
+}
+
+/// Whose an object is that the scope reads and does not own, and who may do more.
+pub(crate) fn owner_text(lane: Lane) -> &'static str {
+    match lane {
+        Lane::Global => "is shared by every tenant: only a session that is bound to no tenant",
+        Lane::Tenant(_) => "is shared by a tenant above: only a session that is bound to that one",
     }
 }
 

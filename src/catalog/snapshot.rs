@@ -27,20 +27,24 @@ pub struct CatalogSnapshot {
     temporary: Option<Arc<LaneObjects>>,
     /// The tenant's own, where there is one.
     own: Option<Arc<LaneObjects>>,
+    /// Those of tenants above that share, from the nearest on.
+    above: Vec<Arc<LaneObjects>>,
     global: Arc<LaneObjects>,
 }
 
 /// Says whether two snapshots of one scope show the same, also in two sessions. Of
 /// two scopes it says nothing else.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SnapshotVersion {
     temporary: Option<u64>,
     own: Option<u64>,
+    above: Vec<u64>,
     global: u64,
 }
 
 impl CatalogSnapshot {
-    /// The source that the name means: the tenant's own before a shared one.
+    /// The source that the name means: the tenant's own before one of a tenant above,
+    /// and that before a shared one.
     pub fn source(&self, name: &str) -> Option<&Arc<Source>> {
         self.find(name, |lane| &lane.sources)
     }
@@ -51,7 +55,7 @@ impl CatalogSnapshot {
     }
 
     /// The table or view that the name means: the session's own before the
-    /// tenant's, and that before a shared one.
+    /// tenant's, then one of a tenant above, and then a shared one.
     pub fn relation(&self, name: &str) -> Option<&Arc<Relation>> {
         self.find(name, |lane| &lane.relations)
     }
@@ -86,6 +90,7 @@ impl CatalogSnapshot {
         SnapshotVersion {
             temporary: self.temporary.as_ref().map(|temporary| temporary.stamp),
             own: self.own.as_ref().map(|own| own.stamp),
+            above: self.above.iter().map(|above| above.stamp).collect(),
             global: self.global.stamp,
         }
     }
@@ -123,7 +128,12 @@ impl CatalogSnapshot {
     /// What names are looked up in, one after the other.
     fn layers(&self) -> impl Iterator<Item = &LaneObjects> {
         let first = [self.temporary.as_deref(), self.own.as_deref()];
-        first.into_iter().flatten().chain([&*self.global])
+        let above = self.above.iter().map(|above| &**above);
+        first
+            .into_iter()
+            .flatten()
+            .chain(above)
+            .chain([&*self.global])
     }
 }
 
@@ -251,6 +261,7 @@ impl Snapshots {
         Ok(CatalogSnapshot {
             temporary: temporary.filter(|temporary| !temporary.relations.is_empty()),
             own,
+            above: self.above(scope).await?,
             global: self.lane(Lane::Global).await?,
         })
     }
@@ -284,8 +295,17 @@ impl Snapshots {
         Ok(CatalogSnapshot {
             temporary,
             own,
+            above: self.above(scope).await?,
             global,
         })
+    }
+
+    async fn above(&self, scope: &Scope) -> Result<Vec<Arc<LaneObjects>>, BackendError> {
+        let mut above = Vec::new();
+        for lane in scope.above() {
+            above.push(self.lane(*lane).await?);
+        }
+        Ok(above)
     }
 
     async fn lane(&self, lane: Lane) -> Result<Arc<LaneObjects>, BackendError> {

@@ -261,6 +261,12 @@ pub enum TenantsCommand {
         /// The tenant's id, where it has one already.
         #[arg(long, value_name = "UUID")]
         id: Option<TenantId>,
+        /// The tenant above, which is registered.
+        #[arg(long, value_name = "UUID")]
+        parent: Option<TenantId>,
+        /// Let tenants below read its rows.
+        #[arg(long)]
+        shares: bool,
     },
     /// List the tenants: those that are registered, and those who have rows alone.
     List(OutputArgs),
@@ -272,13 +278,22 @@ pub enum TenantsCommand {
         #[command(flatten)]
         output: OutputArgs,
     },
-    /// Give a tenant another name.
+    /// Change what is registered of a tenant.
     Update {
         /// The tenant.
         id: TenantId,
         /// What you call it.
         #[arg(long)]
-        name: String,
+        name: Option<String>,
+        /// The tenant above, which is registered.
+        #[arg(long, value_name = "UUID", conflicts_with = "no_parent")]
+        parent: Option<TenantId>,
+        /// Put no tenant above it.
+        #[arg(long)]
+        no_parent: bool,
+        /// Whether tenants below read its rows.
+        #[arg(long, value_name = "BOOL")]
+        shares: Option<bool>,
     },
     /// Have a tenant's requests refused from now on. What it has is kept.
     Suspend {

@@ -155,6 +155,7 @@ pub(super) fn lane_name(lane: Lane) -> &'static str {
     match lane {
         Lane::Tenant => "tenant",
         Lane::Global => "global",
+        Lane::Above => "above",
         Lane::Unspecified => "unknown",
     }
 }

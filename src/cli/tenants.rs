@@ -45,9 +45,19 @@ pub fn bound(global: &GlobalArgs, command: &TenantsCommand) -> Option<TenantId> 
 /// Runs one of the commands about tenants.
 pub async fn run(target: &Target, command: TenantsCommand) -> Outcome {
     match command {
-        TenantsCommand::Create { name, id } => {
-            let id = id.map(|id| id.to_string()).unwrap_or_default();
-            let request = CreateTenantRequest { id, name };
+        TenantsCommand::Create {
+            name,
+            id,
+            parent,
+            shares,
+        } => {
+            let text = |id: Option<TenantId>| id.map(|id| id.to_string()).unwrap_or_default();
+            let request = CreateTenantRequest {
+                id: text(id),
+                name,
+                parent: text(parent),
+                shares,
+            };
             let tenant = target.create_tenant(request).await?;
             // Alone, so that a script can keep it.
             say(&tenant.id)
@@ -60,11 +70,24 @@ pub async fn run(target: &Target, command: TenantsCommand) -> Outcome {
             let described = target.describe_tenant(id).await?;
             describe(output, described)
         }
-        TenantsCommand::Update { id, name } => {
-            let id = id.to_string();
-            let request = UpdateTenantRequest { id, name };
+        TenantsCommand::Update {
+            id,
+            name,
+            parent,
+            no_parent,
+            shares,
+        } => {
+            let request = UpdateTenantRequest {
+                id: id.to_string(),
+                name,
+                parent: match no_parent {
+                    true => Some(String::new()),
+                    false => parent.map(|parent| parent.to_string()),
+                },
+                shares,
+            };
             let tenant = target.update_tenant(request).await?;
-            say(&format!("tenant {} is called {:?}", tenant.id, tenant.name))
+            say(&format!("updated tenant {}", tenant.id))
         }
         TenantsCommand::Suspend { id } => {
             let tenant = target.suspend_tenant(id).await?;
@@ -159,8 +182,9 @@ async fn import(target: &Target, file: &Path, options: ImportOptions) -> Outcome
 fn chunks_of(file: File) -> BoxStream<'static, Result<Bytes, Error>> {
     let chunks = stream::try_unfold(file, |mut file| async move {
         let mut chunk = Vec::with_capacity(CHUNK_BYTES);
-        let read = (&mut file).take(CHUNK_BYTES as u64).read_to_end(&mut chunk);
-        let read = read
+        let mut part = (&mut file).take(CHUNK_BYTES as u64);
+        let read = part
+            .read_to_end(&mut chunk)
             .await
             .map_err(|error| Error::internal("the archive cannot be read", error))?;
         Ok((read > 0).then(|| (Bytes::from(chunk), file)))
@@ -202,10 +226,13 @@ fn facts(tenants: &[Tenant]) -> NamedColumns {
         let times = TimestampMillisecondArray::from_iter(tenants.iter().map(time));
         Arc::new(times.with_timezone("UTC"))
     };
+    let shares: Vec<bool> = tenants.iter().map(|tenant| tenant.shares).collect();
     vec![
         ("id", texts(&|tenant| tenant.id.clone())),
         ("name", texts(&|tenant| tenant.name.clone())),
         ("state", texts(&|tenant| state(tenant).to_owned())),
+        ("parent", texts(&|tenant| tenant.parent.clone())),
+        ("shares", Arc::new(BooleanArray::from(shares))),
         ("created_at", times(&|tenant| tenant.created_at_ms)),
         ("state_at", times(&|tenant| tenant.state_at_ms)),
     ]

@@ -172,6 +172,7 @@ pub(super) const KEYS: &[Key] = &[
     key("auth.password.token_secs", Kind::Number),
     key("tenancy.anonymous_reads", Kind::Switch),
     key("tenancy.registered_only", Kind::Switch),
+    key("tenancy.depth_max", Kind::Number),
     key("sessions.max", Kind::Number),
     key("sessions.idle_timeout_secs", Kind::Number),
     key("sessions.temporary_tables_max", Kind::Number),

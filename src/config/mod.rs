@@ -311,6 +311,8 @@ pub struct TenancyConfig {
     pub anonymous_reads: bool,
     /// Whether a tenant has to be registered to be used.
     pub registered_only: bool,
+    /// How many levels of tenants there may be, one below the other.
+    pub depth_max: usize,
 }
 
 impl Default for TenancyConfig {
@@ -318,6 +320,7 @@ impl Default for TenancyConfig {
         TenancyConfig {
             anonymous_reads: true,
             registered_only: false,
+            depth_max: 8,
         }
     }
 }

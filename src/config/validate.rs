@@ -5,7 +5,7 @@ use url::{Host, Url};
 
 use super::{
     AuthConfig, AuthenticationMethod, ConsoleConfig, EngineConfig, JammiConfig, JwtConfig,
-    LanesConfig, LogConfig, ServerConfig, SessionsConfig, SourcesConfig, TlsConfig,
+    LanesConfig, LogConfig, ServerConfig, SessionsConfig, SourcesConfig, TenancyConfig, TlsConfig,
     TransactionsConfig,
 };
 use crate::auth::JwtAlgorithm;
@@ -31,6 +31,7 @@ impl JammiConfig {
         self.console_reaches_grpc()?;
         self.auth.validate()?;
         self.mtls_has_its_files()?;
+        self.tenancy.validate()?;
         self.sessions.validate()?;
         self.transactions.validate()?;
         self.lanes.validate()?;
@@ -328,6 +329,12 @@ impl ServerConfig {
         let polled = self.polled_queries_max as u64;
         between("server.polled_queries_max", polled, 0, 1 << 20)?;
         Ok(())
+    }
+}
+
+impl TenancyConfig {
+    fn validate(&self) -> Result<()> {
+        between("tenancy.depth_max", self.depth_max as u64, 1, 64)
     }
 }
 

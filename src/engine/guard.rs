@@ -411,7 +411,10 @@ impl DisplayAs for GuardExec {
         let lanes = match (self.scan.lane.is_some(), self.scope.tenant()) {
             (false, _) => "whole".to_owned(),
             (true, None) => "global".to_owned(),
-            (true, Some(tenant)) => format!("{tenant}, global"),
+            (true, Some(_)) => {
+                let tenants: Vec<String> = self.scope.tenants().map(|id| id.to_string()).collect();
+                format!("{}, global", tenants.join(", "))
+            }
         };
         write!(
             f,

@@ -73,7 +73,8 @@ use tokio::runtime::Handle;
 
 use crate::backend::Backend;
 use crate::catalog::{
-    Catalog, CatalogSnapshot, NewSource, SnapshotVersion, Source, check_source_name, system_clock,
+    Catalog, CatalogSnapshot, NewSource, SnapshotVersion, Source, check_source_name, owner_text,
+    system_clock,
 };
 use crate::config::JammiConfig;
 use crate::error::{Error, Result};
@@ -450,7 +451,7 @@ impl Engine {
         let shape_key = ShapeKey {
             scope: key.scope.clone(),
             names: key.names.clone(),
-            version: key.version,
+            version: key.version.clone(),
             shape: lifted.shape.clone(),
         };
         let shape = match parts.shapes.get(&shape_key) {
@@ -786,7 +787,8 @@ impl Engine {
         let source = parts.catalog.source(scope, name).await?;
         if source.lane != scope.writable() {
             return Err(Error::PermissionDenied(format!(
-                "source `{name}` is shared: only an unbound session may refresh it"
+                "source `{name}` {} can refresh it",
+                owner_text(source.lane)
             )));
         }
         let new = source::inspect_again(

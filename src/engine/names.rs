@@ -51,11 +51,11 @@ use super::system::{CATALOG_SCHEMA, SYSTEM_CATALOG, SystemTable, catalog_tables}
 use super::types::ExtensionTypes;
 use super::write::{TARGET, WRITTEN, for_column};
 use crate::catalog::{
-    Catalog, CatalogSnapshot, Relation, RelationBody, TENANT_COLUMN, ViewDefinition,
+    Catalog, CatalogSnapshot, Relation, RelationBody, TENANT_COLUMN, ViewDefinition, owner_text,
 };
 use crate::error::Error;
 use crate::table::ChunkCache;
-use crate::tenant::Scope;
+use crate::tenant::{Lane, Scope};
 
 /// The catalog of tables whose rows are stored here.
 pub const MUTABLE_CATALOG: &str = "mutable";
@@ -147,9 +147,9 @@ pub(super) fn owned(relation: Arc<Relation>, scope: &Scope) -> Result<Arc<Relati
         return Ok(relation);
     }
     Err(Error::PermissionDenied(format!(
-        "`{}` is shared by every tenant: only a session that is bound to no tenant can change what \
-         it is",
-        relation.name
+        "`{}` {} can change what it is",
+        relation.name,
+        owner_text(relation.lane)
     )))
 }
 
@@ -311,6 +311,17 @@ impl<'a> Resolver<'a> {
     pub(super) fn writable_table(&self, name: &ast::ObjectName) -> Result<Arc<Relation>, Error> {
         let relation = self.relation(name)?;
         match relation.body {
+            // Its rows are all that tenant's; of one that is shared by every tenant the
+            // scope has rows of its own.
+            RelationBody::Table(_)
+                if relation.lane != Lane::Global && relation.lane != self.scope.writable() =>
+            {
+                Err(Error::PermissionDenied(format!(
+                    "table `{}` {} can write it",
+                    relation.name,
+                    owner_text(relation.lane)
+                )))
+            }
             RelationBody::Table(_) => Ok(relation),
             RelationBody::View(_) => Err(Error::Unimplemented(format!(
                 "view `{}` cannot be written to: write to the tables that it reads",

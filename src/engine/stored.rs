@@ -79,7 +79,7 @@ impl StoredTable {
     }
 
     /// The lanes that have rows for the scope. A table of a tenant has rows in
-    /// the tenant's lane alone; a shared one in every lane.
+    /// that tenant's lane alone; one of the global lane in every lane.
     fn lanes(&self, scope: &Scope) -> Result<Vec<Lane>> {
         if !self.relation.is_seen_by(scope) {
             return Err(Error::internal(
@@ -89,6 +89,13 @@ impl StoredTable {
                     "table {} of lane {}",
                     self.relation.name, self.relation.lane
                 ),
+            ));
+        }
+        let is_of_other = ![Lane::Global, scope.writable()].contains(&self.relation.lane);
+        if is_of_other && !matches!(self.use_, Use::Read) {
+            return Err(Error::internal(
+                "the statement was refused: it writes a table of a tenant above",
+                format!("table {} of {}", self.relation.name, self.relation.lane),
             ));
         }
         Ok(match (&self.use_, self.relation.lane) {

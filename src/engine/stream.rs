@@ -314,11 +314,25 @@ impl Stream for RecordStream {
     type Item = Result<RecordBatch>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        loop {
-            if let Some(batch) = self.group.next() {
-                if let (Ok(batch), Some(meter)) = (&batch, &mut self.meter) {
+        let polled = self.poll_batch(cx);
+        match &polled {
+            Poll::Ready(Some(Ok(batch))) => {
+                if let Some(meter) = &mut self.meter {
                     meter.add_rows(batch.num_rows());
                 }
+            }
+            // It is counted before its reader knows that it has ended.
+            Poll::Ready(None | Some(Err(_))) => self.meter = None,
+            Poll::Pending => {}
+        }
+        polled
+    }
+}
+
+impl RecordStream {
+    fn poll_batch(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<RecordBatch>>> {
+        loop {
+            if let Some(batch) = self.group.next() {
                 return Poll::Ready(Some(batch));
             }
             if self.is_last {

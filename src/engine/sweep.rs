@@ -57,7 +57,7 @@ impl Sweeper {
 
     /// Sweeps a tenant's lane, unless that was done in this state of the catalog.
     pub fn look_after(&self, lane: Lane, version: SnapshotVersion) {
-        if self.0.looked_at.get(&lane) == Some(version) {
+        if self.0.looked_at.get(&lane).as_ref() == Some(&version) {
             return;
         }
         self.0.looked_at.insert(lane, version);

@@ -1,10 +1,13 @@
-//! `tenant_id = $current OR tenant_id IS NULL`, in the shapes in which it is
+//! `tenant_id = $current OR tenant_id IS NULL`, and the same for tenants above who
+//! share, in the shapes in which it is
 //! needed: as a logical expression that the analyzer injects, as a physical one
 //! that readers prune with, as the share of rows between two bounds, and as the
 //! mask that the guard applies.
 //!
 //! A text column may spell a UUID in either case. A value that is no UUID
 //! belongs to no lane and is seen by nobody.
+
+use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, BooleanBufferBuilder, UInt64Array};
 use arrow::compute::{cast, take};
@@ -71,9 +74,39 @@ pub enum LaneShare {
 /// The rows of the lanes that a scope reads.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LanePredicate {
-    tenant: Option<TenantId>,
+    tenants: Readable,
     data_type: DataType,
     encoding: TenantEncoding,
+}
+
+/// How many values the optimizer compares with one by one: of more it makes a list, and
+/// the predicate is to be as it leaves it.
+const COMPARED_MAX: usize = 3;
+
+/// The tenants of the lanes that a scope reads.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Readable {
+    None,
+    One(TenantId),
+    Several(Arc<[TenantId]>),
+}
+
+impl Readable {
+    fn of(scope: &Scope) -> Self {
+        match (scope.tenant(), scope.above()) {
+            (None, _) => Readable::None,
+            (Some(own), []) => Readable::One(own),
+            (Some(_), _) => Readable::Several(scope.tenants().collect()),
+        }
+    }
+
+    fn as_slice(&self) -> &[TenantId] {
+        match self {
+            Readable::None => &[],
+            Readable::One(own) => std::slice::from_ref(own),
+            Readable::Several(tenants) => tenants,
+        }
+    }
 }
 
 impl LanePredicate {
@@ -86,7 +119,7 @@ impl LanePredicate {
             ))
         })?;
         Ok(LanePredicate {
-            tenant: scope.tenant(),
+            tenants: Readable::of(scope),
             data_type: data_type.clone(),
             encoding,
         })
@@ -104,25 +137,22 @@ impl LanePredicate {
     /// How many of the rows the caller may see whose tenants lie, bytewise,
     /// between `least` and `greatest` and may be NULL if `has_nulls`.
     pub fn share(&self, least: &[u8], greatest: &[u8], has_nulls: bool) -> LaneShare {
-        let inside = |own: &[u8]| least <= own && own <= greatest;
-        let is_all = |own: &[u8]| least == own && own == greatest;
-        let (inside, is_all) = match (self.tenant, self.encoding) {
-            (None, _) => (false, false),
-            (Some(tenant), TenantEncoding::Bytes) => {
-                let own = tenant.as_bytes().as_slice();
-                (inside(own), is_all(own))
-            }
-            (Some(tenant), TenantEncoding::Text) => {
-                let lower = tenant.to_string();
-                let upper = lower.to_ascii_uppercase();
-                let (lower, upper) = (lower.as_bytes(), upper.as_bytes());
-                (
-                    inside(lower) || inside(upper),
-                    is_all(lower) || is_all(upper),
-                )
-            }
+        let (mut inside, mut is_all) = (has_nulls, false);
+        let mut meets = |own: &[u8]| {
+            inside |= least <= own && own <= greatest;
+            is_all |= least == own && own == greatest;
         };
-        match (is_all, inside || has_nulls) {
+        for tenant in self.tenants.as_slice() {
+            match self.encoding {
+                TenantEncoding::Bytes => meets(tenant.as_bytes()),
+                TenantEncoding::Text => {
+                    let lower = tenant.to_string();
+                    meets(lower.as_bytes());
+                    meets(lower.to_ascii_uppercase().as_bytes());
+                }
+            }
+        }
+        match (is_all, inside) {
             (true, _) => LaneShare::All,
             (false, true) => LaneShare::Unknown,
             (false, false) => LaneShare::None,
@@ -132,19 +162,28 @@ impl LanePredicate {
     /// The predicate as a logical expression over `column`.
     pub fn logical(&self, column: Column) -> Expr {
         let column = Expr::Column(column);
-        self.own_values()
-            .into_iter()
-            .map(|value| column.clone().eq(lit(value)))
-            .reduce(Expr::or)
-            .into_iter()
+        let values = self.own_values();
+        let own = match values.len() > COMPARED_MAX {
+            true => {
+                let values = values.into_iter().map(lit).collect();
+                Some(column.clone().in_list(values, false))
+            }
+            false => values
+                .into_iter()
+                .map(|value| column.clone().eq(lit(value)))
+                .reduce(Expr::or),
+        };
+        own.into_iter()
             .fold(column.clone().is_null(), |shared, own| own.or(shared))
     }
 
-    /// The spellings of the caller's own tenant, in the column's type.
+    /// The spellings of the tenants whose rows the caller reads, in the column's type.
     fn own_values(&self) -> Vec<ScalarValue> {
-        let Some(tenant) = self.tenant else {
-            return vec![];
-        };
+        let tenants = self.tenants.as_slice().iter();
+        tenants.flat_map(|tenant| self.spellings(*tenant)).collect()
+    }
+
+    fn spellings(&self, tenant: TenantId) -> Vec<ScalarValue> {
         match self.encoding {
             TenantEncoding::Text => {
                 let lower = tenant.to_string();
@@ -169,15 +208,17 @@ impl LanePredicate {
 
     /// Whether a row with this tenant value, NULL being `None`, may be seen.
     pub fn admits(&self, value: Option<&[u8]>) -> bool {
-        match (value, self.tenant, self.encoding) {
-            (None, _, _) => true,
-            (Some(_), None, _) => false,
-            (Some(bytes), Some(tenant), TenantEncoding::Bytes) => bytes == tenant.as_bytes(),
-            (Some(bytes), Some(tenant), TenantEncoding::Text) => {
+        let Some(bytes) = value else {
+            return true;
+        };
+        let mut tenants = self.tenants.as_slice().iter();
+        match self.encoding {
+            TenantEncoding::Bytes => tenants.any(|tenant| bytes == tenant.as_bytes()),
+            TenantEncoding::Text => tenants.any(|tenant| {
                 let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
                 let text = tenant.encode(&mut text);
                 bytes.eq_ignore_ascii_case(text.as_bytes())
-            }
+            }),
         }
     }
 
@@ -186,7 +227,7 @@ impl LanePredicate {
         if column.null_count() == column.len() {
             return Ok(LaneMask::All);
         }
-        if self.tenant.is_none() && column.logical_null_count() == 0 {
+        if self.tenants.as_slice().is_empty() && column.logical_null_count() == 0 {
             return Ok(LaneMask::None);
         }
         match column.data_type() {
@@ -206,10 +247,13 @@ impl LanePredicate {
 
     fn mask_of<'a>(&self, values: impl Iterator<Item = Option<&'a [u8]>>) -> LaneMask {
         let mut own = [0; uuid::fmt::Hyphenated::LENGTH];
-        let own: Option<&[u8]> = match (self.tenant.as_ref(), self.encoding) {
-            (None, _) => None,
-            (Some(tenant), TenantEncoding::Bytes) => Some(tenant.as_bytes()),
-            (Some(tenant), TenantEncoding::Text) => Some(tenant.encode(&mut own).as_bytes()),
+        let own: Option<&[u8]> = match (&self.tenants, self.encoding) {
+            (Readable::None, _) => None,
+            (Readable::One(tenant), TenantEncoding::Bytes) => Some(tenant.as_bytes()),
+            (Readable::One(tenant), TenantEncoding::Text) => {
+                Some(tenant.encode(&mut own).as_bytes())
+            }
+            (Readable::Several(_), _) => return self.mask_of_several(values),
         };
         let ignore_case = self.encoding == TenantEncoding::Text;
         let mut mask = BooleanBufferBuilder::new(values.size_hint().0);
@@ -222,6 +266,18 @@ impl LanePredicate {
                     value == own || (ignore_case && value.eq_ignore_ascii_case(own))
                 }
             };
+            seen += usize::from(admitted);
+            mask.append(admitted);
+        }
+        summarized(mask, seen)
+    }
+
+    /// As [`Self::mask_of`], where there are tenants above.
+    fn mask_of_several<'a>(&self, values: impl Iterator<Item = Option<&'a [u8]>>) -> LaneMask {
+        let mut mask = BooleanBufferBuilder::new(values.size_hint().0);
+        let mut seen = 0;
+        for value in values {
+            let admitted = self.admits(value);
             seen += usize::from(admitted);
             mask.append(admitted);
         }
@@ -385,6 +441,40 @@ mod tests {
                 some(&[false, false, true]),
             );
         }
+    }
+
+    #[test]
+    fn tenants_above_are_admitted_and_no_others() {
+        let [own, near, far, other] = ["a", "b", "c", "d"].map(|last| {
+            TenantId::from_str(&format!("018f5a0e-c4c8-7e10-9c4f-3b6f7c5a8e9{last}")).unwrap()
+        });
+        let scope = Scope::tenant_below(Principal::trusted_network(), own, [near, far]);
+        let texts = [own, near, far, other].map(|tenant| Some(tenant.to_string()));
+        let upper = Some(far.to_string().to_ascii_uppercase());
+        let text: ArrayRef = Arc::new(StringArray::from_iter(
+            texts.into_iter().chain([upper, None]),
+        ));
+        let expected = some(&[true, true, true, false, true, true]);
+        for data_type in [
+            DataType::Utf8,
+            DataType::Utf8View,
+            DataType::Dictionary(Box::new(DataType::Int8), Box::new(DataType::Utf8)),
+        ] {
+            let predicate = LanePredicate::new(&scope, &data_type).unwrap();
+            let column = cast(&text, &data_type).unwrap();
+            assert_eq!(predicate.mask(&column).unwrap(), expected, "{data_type}");
+        }
+        let bytes = [own, near, far, other].map(|tenant| *tenant.as_bytes());
+        let column: ArrayRef = Arc::new(BinaryArray::from_iter_values(bytes));
+        let predicate = LanePredicate::new(&scope, &DataType::Binary).unwrap();
+        let expected = some(&[true, true, true, false]);
+        assert_eq!(predicate.mask(&column).unwrap(), expected);
+        let share = |bytes: &TenantId| {
+            let bytes = bytes.as_bytes();
+            predicate.share(bytes, bytes, false)
+        };
+        assert_eq!(share(&far), LaneShare::All);
+        assert_eq!(share(&other), LaneShare::None);
     }
 
     #[test]

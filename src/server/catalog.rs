@@ -15,7 +15,7 @@ use super::tenant::Admitted;
 use crate::catalog::{Model, NewModel, Source, SourceFormat};
 use crate::engine::{Engine, RegisterSource, TenantColumnChoice, type_name};
 use crate::error::{Error, Result};
-use crate::tenant::Lane;
+use crate::tenant::{Lane, Scope};
 
 /// The service over an engine.
 #[derive(Clone)]
@@ -70,7 +70,7 @@ impl Catalogs {
         };
         let registered = self.engine.register_source(&scope, register).await?;
         Ok(proto::RegisterSourceResponse {
-            source: Some(source_message(&registered.source)),
+            source: Some(source_message(&scope, &registered.source)),
             notices: registered.notices,
         })
     }
@@ -83,7 +83,7 @@ impl Catalogs {
         let name = &request.get_ref().name;
         let source = self.engine.catalog().source(&scope, name).await?;
         Ok(proto::DescribeSourceResponse {
-            source: Some(source_message(&source)),
+            source: Some(source_message(&scope, &source)),
         })
     }
 
@@ -94,7 +94,10 @@ impl Catalogs {
         let scope = Admitted::of(&request)?.scope()?;
         let sources = self.engine.catalog().sources(&scope).await?;
         Ok(proto::ListSourcesResponse {
-            sources: sources.iter().map(source_message).collect(),
+            sources: sources
+                .iter()
+                .map(|source| source_message(&scope, source))
+                .collect(),
         })
     }
 
@@ -106,7 +109,7 @@ impl Catalogs {
         let name = &request.get_ref().name;
         let source = self.engine.refresh_source(&scope, name).await?;
         Ok(proto::RefreshSourceResponse {
-            source: Some(source_message(&source)),
+            source: Some(source_message(&scope, &source)),
         })
     }
 
@@ -138,7 +141,7 @@ impl Catalogs {
         };
         let model = self.engine.catalog().register_model(&scope, new).await?;
         Ok(proto::RegisterModelResponse {
-            model: Some(model_message(model)),
+            model: Some(model_message(&scope, model)),
         })
     }
 
@@ -151,7 +154,7 @@ impl Catalogs {
         let version = given(version);
         let model = self.engine.catalog().model(&scope, name, version).await?;
         Ok(proto::DescribeModelResponse {
-            model: Some(model_message(model)),
+            model: Some(model_message(&scope, model)),
         })
     }
 
@@ -163,7 +166,10 @@ impl Catalogs {
         let name = given(&request.get_ref().name);
         let models = self.engine.catalog().models(&scope, name).await?;
         Ok(proto::ListModelsResponse {
-            models: models.into_iter().map(model_message).collect(),
+            models: models
+                .into_iter()
+                .map(|model| model_message(&scope, model))
+                .collect(),
         })
     }
 
@@ -332,7 +338,7 @@ fn format_of(number: i32) -> Result<Option<SourceFormat>> {
 }
 
 /// A source as clients see it.
-pub(crate) fn source_message(source: &Arc<Source>) -> proto::Source {
+pub(crate) fn source_message(scope: &Scope, source: &Arc<Source>) -> proto::Source {
     let definition = &source.definition;
     let format = match definition.format {
         SourceFormat::Parquet => proto::SourceFormat::Parquet,
@@ -353,7 +359,7 @@ pub(crate) fn source_message(source: &Arc<Source>) -> proto::Source {
         });
     proto::Source {
         name: definition.name.clone(),
-        lane: lane(source.lane).into(),
+        lane: lane(scope, source.lane).into(),
         location: definition.location.clone(),
         format: format.into(),
         tenant_column: definition.tenant_column.name().unwrap_or_default().into(),
@@ -365,20 +371,22 @@ pub(crate) fn source_message(source: &Arc<Source>) -> proto::Source {
 }
 
 /// A model as clients see it.
-pub(crate) fn model_message(model: Model) -> proto::Model {
+pub(crate) fn model_message(scope: &Scope, model: Model) -> proto::Model {
     proto::Model {
         name: model.definition.name,
         version: model.definition.version,
-        lane: lane(model.lane).into(),
+        lane: lane(scope, model.lane).into(),
         uri: model.definition.uri,
         metadata: model.definition.metadata,
         registered_at_ms: model.registered_at_ms,
     }
 }
 
-pub(super) fn lane(lane: Lane) -> proto::Lane {
+/// Whose an object is, for the caller.
+pub(super) fn lane(scope: &Scope, lane: Lane) -> proto::Lane {
     match lane {
         Lane::Global => proto::Lane::Global,
-        Lane::Tenant(_) => proto::Lane::Tenant,
+        own if own == scope.writable() => proto::Lane::Tenant,
+        Lane::Tenant(_) => proto::Lane::Above,
     }
 }

@@ -20,6 +20,7 @@ mod accept;
 mod authenticate;
 pub mod catalog;
 mod console;
+mod evictions;
 pub mod flight;
 mod health;
 mod held_writes;

@@ -20,6 +20,7 @@ use super::accept::Port;
 use super::authenticate::AuthenticateLayer;
 use super::catalog::{Catalogs, SourceRegistration};
 use super::console;
+use super::evictions::Evictions;
 use super::flight::{FlightServer, SessionNames, Transactions};
 use super::health::{HealthService, Readiness};
 use super::http;
@@ -36,7 +37,7 @@ use super::telemetry::{self, METRICS_UPKEEP};
 use super::tenant::{
     Clock, SessionKeys, SessionMap, SystemBindings, SystemClock, TenantInterceptor,
 };
-use super::tenants::{Evictions, TenantOffice};
+use super::tenants::TenantOffice;
 use super::tls::Tls;
 use crate::auth::{
     ApiKeys, ClientCertificates, DefaultTenantExtension, InOrder, Jwts, Passwords, TenantExtension,
@@ -307,7 +308,7 @@ impl BoundServer {
         let bindings = Bindings::new(
             self.sessions.clone(),
             self.transactions.clone(),
-            self.engine.tenants().clone(),
+            self.evictions.clone(),
         );
         let sessions = SessionServiceServer::new(Sessions::new(bindings.clone()))
             .max_decoding_message_size(message_bytes_max)

@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use tonic::{Request, Response, Status, async_trait};
 
+use super::evictions::Evictions;
 use super::flight::Transactions;
 use super::proto::session::session_service_server::SessionService;
 use super::proto::session::{
@@ -16,7 +17,6 @@ use super::proto::session::{
 use super::status::respond;
 use super::tenant::{Admitted, SessionMap};
 use crate::error::{Error, Result};
-use crate::tenancy::Tenants;
 use crate::tenant::TenantId;
 
 /// Binds sessions. Clones share them.
@@ -24,17 +24,17 @@ use crate::tenant::TenantId;
 pub struct Bindings {
     map: SessionMap,
     transactions: Transactions,
-    tenants: Tenants,
+    evictions: Evictions,
 }
 
 impl Bindings {
-    /// Binds in `map` those of `tenants` who may be used; what a session has open in
+    /// Binds in `map` to those whom `evictions` lets in; what a session has open in
     /// `transactions` ends with its binding.
-    pub fn new(map: SessionMap, transactions: Transactions, tenants: Tenants) -> Self {
+    pub(super) fn new(map: SessionMap, transactions: Transactions, evictions: Evictions) -> Self {
         Bindings {
             map,
             transactions,
-            tenants,
+            evictions,
         }
     }
 
@@ -51,7 +51,7 @@ impl Bindings {
         let session = admitted.require_session()?;
         if let Some(tenant) = tenant {
             admitted.require_acting_for(tenant)?;
-            self.tenants.standing(tenant).await?.require()?;
+            self.evictions.let_in(tenant).await?;
         }
         let principal = admitted.principal();
         let generation = match tenant {

@@ -17,19 +17,22 @@ pub(crate) async fn create(
     request: proto::CreateTableRequest,
 ) -> Result<proto::Table> {
     let relation = engine.create_table(scope, new_table(request)?).await?;
-    Ok(table_message(&relation))
+    Ok(table_message(scope, &relation))
 }
 
 /// The table or view that a name means.
 pub(crate) async fn describe(engine: &Engine, scope: &Scope, name: &str) -> Result<proto::Table> {
     let relation = engine.describe_table(scope, name).await?;
-    Ok(table_message(&relation))
+    Ok(table_message(scope, &relation))
 }
 
 /// Every table and view that a name means.
 pub(crate) async fn list(engine: &Engine, scope: &Scope) -> Result<Vec<proto::Table>> {
     let relations = engine.stored_tables(scope).await?;
-    Ok(relations.iter().map(table_message).collect())
+    Ok(relations
+        .iter()
+        .map(|relation| table_message(scope, relation))
+        .collect())
 }
 
 pub(super) fn new_table(request: proto::CreateTableRequest) -> Result<NewTable> {
@@ -53,7 +56,7 @@ pub(super) fn new_table(request: proto::CreateTableRequest) -> Result<NewTable> 
 }
 
 /// A table or a view as clients see it.
-fn table_message(relation: &Arc<Relation>) -> proto::Table {
+fn table_message(scope: &Scope, relation: &Arc<Relation>) -> proto::Table {
     let (kind, query) = match &relation.body {
         RelationBody::Table(_) => (proto::TableKind::Table, String::new()),
         RelationBody::View(view) => (proto::TableKind::View, view.sql.clone()),
@@ -61,7 +64,7 @@ fn table_message(relation: &Arc<Relation>) -> proto::Table {
     let definition = relation.table();
     proto::Table {
         name: relation.name.clone(),
-        lane: lane(relation.lane).into(),
+        lane: lane(scope, relation.lane).into(),
         kind: kind.into(),
         columns: columns(relation, definition),
         indexes: definition.map(indexes).unwrap_or_default(),

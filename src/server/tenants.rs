@@ -3,26 +3,23 @@
 //! Every call asks for the role of the operator, but that a tenant may describe
 //! itself and read what it uses. What is done in this process beside what the
 //! register says (open transactions, bindings, what is kept in memory) is done by
-//! [`Evictions`], for the calls of others too.
+//! `evictions`, for the calls of others too.
 
-use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::str::FromStr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
-use super::flight::Transactions;
+use super::evictions::Evictions;
 use super::proto::tenants as proto;
 use super::proto::tenants::tenant_service_server::TenantService;
 use super::status::{respond, to_status};
-use super::tenant::{Admitted, SessionMap};
+use super::tenant::Admitted;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::tenancy::{Contents, ImportOptions, Standing, Tenant, TenantState};
+use crate::tenancy::{Contents, ImportOptions, Tenant, TenantChange, TenantState};
 use crate::tenant::{Principal, TenantId};
 
 /// The service over an engine.
@@ -36,60 +33,6 @@ impl TenantOffice {
     /// The service over the tenants of `engine`.
     pub(super) fn new(engine: Engine, evictions: Evictions) -> Self {
         TenantOffice { engine, evictions }
-    }
-}
-
-/// Ends what a process still has of tenants who may not be used, or are no more.
-/// Clones share what they know.
-#[derive(Clone)]
-pub(super) struct Evictions {
-    engine: Engine,
-    sessions: SessionMap,
-    transactions: Transactions,
-    /// The last erasure that is known.
-    seen: Arc<AtomicI64>,
-}
-
-impl Evictions {
-    /// Those after what is erased already.
-    pub(super) async fn new(
-        engine: Engine,
-        sessions: SessionMap,
-        transactions: Transactions,
-    ) -> Result<Self> {
-        let erased = engine.tenants().erased_after(0).await?;
-        let seen = erased.last().map_or(0, |erased| erased.number);
-        Ok(Evictions {
-            engine,
-            sessions,
-            transactions,
-            seen: Arc::new(AtomicI64::new(seen)),
-        })
-    }
-
-    /// Rolls back the transactions of tenants who are suspended, and forgets those who
-    /// are erased, whichever process has said so.
-    pub(super) async fn look(&self) -> Result<()> {
-        let tenants = self.engine.tenants();
-        let with_open: BTreeSet<TenantId> = self.transactions.tenants();
-        for tenant in with_open {
-            if tenants.standing(tenant).await? != Standing::Good {
-                self.transactions.suspended(tenant);
-            }
-        }
-        let erased = tenants
-            .erased_after(self.seen.load(Ordering::Relaxed))
-            .await?;
-        let Some(last) = erased.last() else {
-            return Ok(());
-        };
-        for one in &erased {
-            self.transactions.suspended(one.tenant);
-            self.sessions.unbind(one.tenant).await?;
-        }
-        self.engine.forget_cached();
-        self.seen.fetch_max(last.number, Ordering::Relaxed);
-        Ok(())
     }
 }
 
@@ -198,8 +141,7 @@ impl TenantService for TenantOffice {
     ) -> Result<Response<proto::CreateTenantResponse>, Status> {
         let answer = async {
             operator(&request)?;
-            let proto::CreateTenantRequest { id, name } = request.get_ref();
-            let tenant = Some(create(&self.engine, id, name).await?);
+            let tenant = Some(create(&self.engine, request.into_inner()).await?);
             Ok(proto::CreateTenantResponse { tenant })
         };
         respond(answer.await)
@@ -234,8 +176,7 @@ impl TenantService for TenantOffice {
     ) -> Result<Response<proto::UpdateTenantResponse>, Status> {
         let answer = async {
             operator(&request)?;
-            let proto::UpdateTenantRequest { id, name } = request.get_ref();
-            let tenant = Some(update(&self.engine, id, name).await?);
+            let tenant = Some(update(&self.engine, request.into_inner()).await?);
             Ok(proto::UpdateTenantResponse { tenant })
         };
         respond(answer.await)
@@ -294,12 +235,25 @@ impl TenantService for TenantOffice {
 }
 
 /// Registers a tenant: of its own id, where `id` is empty.
-pub(crate) async fn create(engine: &Engine, id: &str, name: &str) -> Result<proto::Tenant> {
-    let id = match id {
-        "" => None,
-        id => Some(TenantId::from_str(id)?),
+pub(crate) async fn create(
+    engine: &Engine,
+    request: proto::CreateTenantRequest,
+) -> Result<proto::Tenant> {
+    let change = TenantChange {
+        name: Some(request.name),
+        parent: Some(named(&request.parent)?),
+        shares: Some(request.shares),
     };
-    Ok(message(engine.tenants().create(id, name).await?))
+    let tenant = engine.tenants().create(named(&request.id)?, change).await?;
+    Ok(message(tenant))
+}
+
+/// The tenant that a text names, if it is not empty.
+fn named(id: &str) -> Result<Option<TenantId>> {
+    match id {
+        "" => Ok(None),
+        id => TenantId::from_str(id).map(Some),
+    }
 }
 
 /// Every tenant.
@@ -322,10 +276,18 @@ pub(crate) async fn describe(
     })
 }
 
-/// Gives a tenant another name.
-pub(crate) async fn update(engine: &Engine, id: &str, name: &str) -> Result<proto::Tenant> {
-    let id = TenantId::from_str(id)?;
-    Ok(message(engine.tenants().rename(id, name).await?))
+/// Changes what is registered of a tenant.
+pub(crate) async fn update(
+    engine: &Engine,
+    request: proto::UpdateTenantRequest,
+) -> Result<proto::Tenant> {
+    let id = TenantId::from_str(&request.id)?;
+    let change = TenantChange {
+        name: request.name,
+        parent: request.parent.as_deref().map(named).transpose()?,
+        shares: request.shares,
+    };
+    Ok(message(engine.tenants().update(id, change).await?))
 }
 
 /// Has a tenant's requests refused.
@@ -400,6 +362,11 @@ fn message(tenant: Tenant) -> proto::Tenant {
         state: state.into(),
         created_at_ms: tenant.created_at_ms,
         state_at_ms: tenant.state_at_ms,
+        parent: tenant
+            .parent
+            .map(|parent| parent.to_string())
+            .unwrap_or_default(),
+        shares: tenant.shares,
     }
 }
 

@@ -208,7 +208,7 @@ impl SourceTable {
         if first != column || *location.kind() != LocationKind::Directory {
             return None;
         }
-        let own = scope.tenant().into_iter().flat_map(|tenant| {
+        let own = scope.tenants().flat_map(|tenant| {
             let lower = tenant.to_string();
             let upper = lower.to_ascii_uppercase();
             [format!("{column}={lower}"), format!("{column}={upper}")]

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
 
-use super::registry::{check_name, erasing, insert};
+use super::record::{check_name, erasing, insert};
 use super::{SourceEntry, TableRows, Tenant, TenantState, Tenants};
 use crate::backend::{Backend, BackendError, Scratch, Transaction};
 use crate::catalog::Leftovers;

@@ -13,8 +13,8 @@ use rusqlite::{OptionalExtension, Transaction};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::registry::{missing, state_of};
-use super::{Contents, TenantState, Tenants, usage};
+use super::record::{missing, state_of};
+use super::{Contents, TenantState, Tenants, tree, usage};
 use crate::auth::{Withdrawn, withdraw};
 use crate::backend::{BackendError, LaneFile, hex};
 use crate::error::{Error, Result};
@@ -101,7 +101,8 @@ impl Tenants {
     /// it. One that was erased and has not come again is answered the last again.
     ///
     /// # Errors
-    /// `FailedPrecondition` for a tenant that is not suspended; `NotFound`;
+    /// `FailedPrecondition` for a tenant that is not suspended, or is above others;
+    /// `NotFound`;
     /// [`BackendError::Busy`] while its last requests are running: then the erasure is
     /// begun, and ends when it is asked for again.
     pub async fn erase(&self, id: TenantId, by: &Principal) -> Result<String> {
@@ -123,7 +124,9 @@ impl Tenants {
         let record = |files: Vec<LaneFile>| {
             let mut draft = draft.lock();
             // An earlier call may have been broken off after it had noted them.
-            draft.removed.files = files;
+            let is_new = |known: &LaneFile| files.iter().all(|file| file.file != known.file);
+            draft.removed.files.retain(is_new);
+            draft.removed.files.extend(files);
             let text = draft.text();
             async move {
                 let text = text.map_err(BackendError::refused)?;
@@ -189,6 +192,7 @@ impl Tenants {
             if state_of(system, id)? != Some(TenantState::Suspended) {
                 return Ok(false);
             }
+            tree::check_is_lowest(system, id)?;
             system.execute(
                 "UPDATE tenants SET state = 'erasing', state_at_ms = ?2 WHERE id = ?1",
                 (id.to_string(), now_ms),

@@ -2,7 +2,7 @@
 //! holds and uses, and how one comes and goes.
 //!
 //! A tenant is whoever has a lane; being registered gives it a name and a state.
-//! `registry` keeps both and says who may be used, `survey` looks at what a lane
+//! `registry` keeps both (`record`) and says who may be used, `tree` who is below whom, `survey` looks at what a lane
 //! holds, `usage` counts what a tenant asks for, `archive` carries one to another
 //! installation, and `erasure` ends one.
 //!
@@ -13,12 +13,15 @@
 
 pub mod archive;
 mod erasure;
+mod record;
 mod registry;
 mod survey;
+mod tree;
 mod usage;
 
 pub use archive::{Archive, ImportOptions, Imported};
 pub use erasure::{Certificate, Erased};
-pub use registry::{NAME_BYTES_MAX, Standing, Tenant, TenantState, Tenants};
+pub use record::{NAME_BYTES_MAX, Tenant, TenantChange, TenantState};
+pub use registry::{Standing, Tenants};
 pub use survey::{Contents, SourceEntry, TableRows};
 pub use usage::{Meter, TenantUsage, Usage};

@@ -1,23 +1,27 @@
 //! Who is registered, and who may be used.
 //!
+//! Tenants may be below each other. Who is below reads, beside its own rows, those of
+//! tenants above that say so; nothing else follows from it.
+//!
 //! Invariant: a tenant that is suspended or being erased gets no scope, and a change
 //! of that in any process is seen by the next request.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rusqlite::{OptionalExtension, Transaction};
+use rusqlite::Transaction;
 
-use super::Usage;
-use crate::auth::registry::{Registry, Stored};
+use super::record::{Row, check_name, erasing, insert, missing, state_of, unregistered};
+use super::{Tenant, TenantChange, TenantState, Usage, tree};
+use crate::auth::registry::Registry;
 use crate::backend::{Backend, BackendError};
 use crate::catalog::{Catalog, Clock};
 use crate::config::TenancyConfig;
 use crate::error::{Error, Result};
 use crate::tenant::{Principal, Scope, TenantId, not_ones_own};
 
-/// The longest name of a tenant.
-pub const NAME_BYTES_MAX: usize = 256;
+/// The most levels that `tenancy.depth_max` may allow.
+const DEPTH_MAX: usize = 64;
 
 /// The tenants of an installation. Clones share what they know.
 #[derive(Clone)]
@@ -28,74 +32,43 @@ struct Parts {
     catalog: Catalog,
     usage: Usage,
     registered_only: bool,
+    depth_max: usize,
     now_ms: Clock,
     /// Had by whoever imports or erases.
     turn: tokio::sync::Mutex<()>,
 }
 
-/// A tenant as the operator has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tenant {
-    /// Which.
-    pub id: TenantId,
-    /// What the operator calls it. Nothing goes by it.
-    pub name: String,
-    /// Whether it may be used.
-    pub state: TenantState,
-    /// Unix time in milliseconds. None: it is not registered, and has a lane alone.
-    pub created_at_ms: Option<i64>,
-    /// Unix time in milliseconds at which the state was last another one.
-    pub state_at_ms: Option<i64>,
-}
-
-/// Whether a tenant may be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TenantState {
-    /// It may.
-    Active,
-    /// Its requests are refused, and what it has is kept.
-    Suspended,
-    /// What it has is being removed.
-    Erasing,
-}
-
-impl TenantState {
-    /// The state in a word.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            TenantState::Active => "active",
-            TenantState::Suspended => "suspended",
-            TenantState::Erasing => "erasing",
-        }
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        [Self::Active, Self::Suspended, Self::Erasing]
-            .into_iter()
-            .find(|state| state.as_str() == text)
-    }
-}
-
 /// How a tenant stands with the operator, for one request.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// It may be used.
-    #[default]
-    Good,
+    /// It may be used, and reads the rows of these tenants above too, from the nearest
+    /// on.
+    Good(Vec<TenantId>),
     /// It may not, by the operator's word.
     Suspended,
     /// It is none of those who may.
     Unregistered,
 }
 
+impl Default for Standing {
+    fn default() -> Self {
+        Standing::Good(Vec::new())
+    }
+}
+
 impl Standing {
-    /// Refuses a tenant that may not be used.
+    /// Whether the tenant may be used.
+    pub fn is_good(&self) -> bool {
+        matches!(self, Standing::Good(_))
+    }
+
+    /// The tenants above that are read. Refuses a tenant that may not be used.
     ///
     /// # Errors
     /// [`Error::PermissionDenied`].
-    pub fn require(self) -> Result<()> {
+    pub fn require(&self) -> Result<&[TenantId]> {
         match self {
-            Standing::Good => Ok(()),
+            Standing::Good(above) => Ok(above),
             Standing::Suspended => Err(Error::PermissionDenied(
                 "the tenant is suspended: ask the operator of the server".into(),
             )),
@@ -103,9 +76,6 @@ impl Standing {
         }
     }
 }
-
-/// A registered tenant, as it is kept in memory.
-pub(super) struct Row(pub Tenant);
 
 impl Tenants {
     /// The tenants in the databases of `backend`, with what `catalog` says of their
@@ -116,6 +86,7 @@ impl Tenants {
             rows: Registry::new(backend),
             catalog,
             registered_only: config.registered_only,
+            depth_max: config.depth_max,
             now_ms,
             turn: tokio::sync::Mutex::default(),
         }))
@@ -130,12 +101,38 @@ impl Tenants {
         let row = self.0.rows.find(tenant.encode(&mut text)).await?;
         Ok(match row.as_deref() {
             None if self.0.registered_only => Standing::Unregistered,
-            None => Standing::Good,
+            None => Standing::default(),
             Some(Row(tenant)) => match tenant.state {
-                TenantState::Active => Standing::Good,
+                TenantState::Active => Standing::Good(self.above(tenant).await?),
                 TenantState::Suspended | TenantState::Erasing => Standing::Suspended,
             },
         })
+    }
+
+    /// The tenants above that share, from the nearest on. Of one who may not be used
+    /// itself nobody reads anything.
+    async fn above(&self, tenant: &Tenant) -> Result<Vec<TenantId>> {
+        let mut above = Vec::new();
+        let mut next = tenant.parent;
+        let mut levels = 1;
+        while let Some(id) = next {
+            levels += 1;
+            if levels > DEPTH_MAX {
+                return Err(Error::DataLoss(format!(
+                    "tenant {} has more than {DEPTH_MAX} levels of tenants above: restore system.db",
+                    tenant.id
+                )));
+            }
+            let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+            let Some(row) = self.0.rows.find(id.encode(&mut text)).await? else {
+                break;
+            };
+            if row.0.shares && row.0.state == TenantState::Active {
+                above.push(id);
+            }
+            next = row.0.parent;
+        }
+        Ok(above)
     }
 
     /// Refuses to bind a tenant who may not be used now. To bind none is no matter.
@@ -144,7 +141,7 @@ impl Tenants {
     /// As of [`Standing::require`].
     pub async fn require_good(&self, tenant: Option<TenantId>) -> Result<()> {
         match tenant {
-            Some(tenant) => self.standing(tenant).await?.require(),
+            Some(tenant) => self.standing(tenant).await?.require().map(drop),
             None => Ok(()),
         }
     }
@@ -157,25 +154,33 @@ impl Tenants {
         let Some(tenant) = tenant else {
             return Ok(Scope::global(principal));
         };
-        self.standing(tenant).await?.require()?;
-        Ok(Scope::tenant_bound(principal, tenant))
+        let standing = self.standing(tenant).await?;
+        let above = standing.require()?.iter().copied();
+        Ok(Scope::tenant_below(principal, tenant, above))
     }
 
     /// Registers a tenant: `id`, or one of its own.
     ///
     /// # Errors
-    /// `InvalidArgument` for a name that is none; `AlreadyExists`.
-    pub async fn create(&self, id: Option<TenantId>, name: &str) -> Result<Tenant> {
-        check_name(name)?;
-        let tenant = self.registered(id.unwrap_or_else(TenantId::random), name);
-        let row = tenant.clone();
+    /// As of [`Tenants::update`]; `AlreadyExists`.
+    pub async fn create(&self, id: Option<TenantId>, change: TenantChange) -> Result<Tenant> {
+        let name = change.name.clone().unwrap_or_default();
+        check_name(&name)?;
+        let tenant = self.registered(id.unwrap_or_else(TenantId::random), &name);
+        let (row, depth_max) = (tenant.clone(), self.0.depth_max);
         let made = self
             .0
             .rows
-            .write(move |system| Ok(insert(system, &row)?))
+            .write(move |system| {
+                let made = insert(system, &row)?;
+                if made {
+                    tree::change(system, row.id, &change, depth_max)?;
+                }
+                Ok(made)
+            })
             .await?;
         match made {
-            true => Ok(tenant),
+            true => self.find(tenant.id).await,
             false => Err(Error::AlreadyExists(format!(
                 "tenant {} is registered: see `jammi tenants describe`",
                 tenant.id
@@ -210,29 +215,28 @@ impl Tenants {
         if let Some(row) = self.0.rows.read(&id.to_string()).await? {
             return Ok(row.0.clone());
         }
-        match self.backend().tenants().await?.contains(&id) {
-            true => Ok(unregistered(id)),
-            false => Err(missing(id)),
+        match self.backend().lane_bytes(id).await? {
+            0 => Err(missing(id)),
+            _ => Ok(unregistered(id)),
         }
     }
 
-    /// Gives a registered tenant another name.
+    /// Changes what is registered of a tenant, who is by this, where it was not.
     ///
     /// # Errors
-    /// `InvalidArgument` for a name that is none; `NotFound`.
-    pub async fn rename(&self, id: TenantId, name: &str) -> Result<Tenant> {
-        check_name(name)?;
+    /// `InvalidArgument` for a name that is none, a tenant above that is below, and more
+    /// levels than `tenancy.depth_max`; `NotFound`.
+    pub async fn update(&self, id: TenantId, change: TenantChange) -> Result<Tenant> {
+        if let Some(name) = &change.name {
+            check_name(name)?;
+        }
         self.find(id).await?;
-        let row = self.registered(id, name);
+        let (row, depth_max) = (self.registered(id, ""), self.0.depth_max);
         self.0
             .rows
             .write(move |system| {
-                if !insert(system, &row)? {
-                    system
-                        .prepare_cached("UPDATE tenants SET name = ?2 WHERE id = ?1")?
-                        .execute((row.id.to_string(), &row.name))?;
-                }
-                Ok(())
+                insert(system, &row)?;
+                tree::change(system, id, &change, depth_max)
             })
             .await?;
         self.find(id).await
@@ -316,109 +320,8 @@ impl Tenants {
             state: TenantState::Active,
             created_at_ms: Some(now_ms),
             state_at_ms: Some(now_ms),
+            parent: None,
+            shares: false,
         }
-    }
-}
-
-fn unregistered(id: TenantId) -> Tenant {
-    Tenant {
-        id,
-        name: String::new(),
-        state: TenantState::Active,
-        created_at_ms: None,
-        state_at_ms: None,
-    }
-}
-
-pub(super) fn missing(id: TenantId) -> Error {
-    Error::NotFound(format!("there is no tenant {id}: see `jammi tenants list`"))
-}
-
-pub(super) fn erasing(id: TenantId) -> Error {
-    Error::FailedPrecondition(format!(
-        "tenant {id} is being erased: end that with `jammi tenants erase` first"
-    ))
-}
-
-/// Refuses a name that lists and lines of a terminal cannot show.
-pub(super) fn check_name(name: &str) -> Result<()> {
-    let is_shown = |character: char| !character.is_control();
-    match name.len() <= NAME_BYTES_MAX && name.chars().all(is_shown) {
-        true => Ok(()),
-        false => Err(Error::InvalidArgument(format!(
-            "the name of a tenant has up to {NAME_BYTES_MAX} bytes and no control characters: \
-             choose another"
-        ))),
-    }
-}
-
-/// Records a tenant; `false` where there is one of its id.
-pub(super) fn insert(system: &Transaction<'_>, tenant: &Tenant) -> rusqlite::Result<bool> {
-    let inserted = system
-        .prepare_cached(&format!(
-            "INSERT INTO tenants ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING"
-        ))?
-        .execute((
-            tenant.id.to_string(),
-            &tenant.name,
-            tenant.state.as_str(),
-            tenant.created_at_ms,
-            tenant.state_at_ms,
-        ))?;
-    Ok(inserted > 0)
-}
-
-/// The state of a registered tenant.
-pub(super) fn state_of(
-    system: &Transaction<'_>,
-    id: TenantId,
-) -> rusqlite::Result<Option<TenantState>> {
-    let state: Option<String> = system
-        .prepare_cached("SELECT state FROM tenants WHERE id = ?1")?
-        .query_row([id.to_string()], |row| row.get(0))
-        .optional()?;
-    Ok(state.as_deref().and_then(TenantState::parse))
-}
-
-const COLUMNS: &str = "id, name, state, created_at_ms, state_at_ms";
-
-pub(super) struct StoredTenant {
-    id: String,
-    name: String,
-    state: String,
-    created_at_ms: i64,
-    state_at_ms: i64,
-}
-
-impl Stored for Row {
-    const TABLE: &'static str = "tenants";
-    const NAME: &'static str = "id";
-    const COLUMNS: &'static str = COLUMNS;
-    type Raw = StoredTenant;
-
-    fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<StoredTenant> {
-        Ok(StoredTenant {
-            id: row.get(0)?,
-            name: row.get(1)?,
-            state: row.get(2)?,
-            created_at_ms: row.get(3)?,
-            state_at_ms: row.get(4)?,
-        })
-    }
-
-    fn parse(stored: StoredTenant) -> Result<Row> {
-        let (Ok(id), Some(state)) = (stored.id.parse(), TenantState::parse(&stored.state)) else {
-            return Err(Error::DataLoss(format!(
-                "what is registered of tenant {:?} is damaged: restore system.db",
-                stored.id
-            )));
-        };
-        Ok(Row(Tenant {
-            id,
-            name: stored.name,
-            state,
-            created_at_ms: Some(stored.created_at_ms),
-            state_at_ms: Some(stored.state_at_ms),
-        }))
     }
 }

@@ -1,6 +1,7 @@
 //! What one request may touch.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::principal::{GLOBAL_WRITER, Principal};
 use super::{SessionKey, TenantId};
@@ -53,6 +54,9 @@ pub struct Scope {
 enum ReadableLanes {
     GlobalOnly([Lane; 1]),
     OwnAndGlobal([Lane; 2]),
+    /// The own one, those of the tenants above that share, from the nearest on, and
+    /// the global one.
+    WithAbove(Arc<[Lane]>),
 }
 
 impl Scope {
@@ -65,6 +69,27 @@ impl Scope {
             writable: own,
             readable: ReadableLanes::OwnAndGlobal([own, Lane::Global]),
             session: None,
+        }
+    }
+
+    /// The scope of a request bound to `tenant` that reads also the lanes of `above`,
+    /// tenants who share with it, from the nearest on.
+    pub fn tenant_below(
+        principal: Principal,
+        tenant: TenantId,
+        above: impl IntoIterator<Item = TenantId>,
+    ) -> Self {
+        let scope = Scope::tenant_bound(principal, tenant);
+        let own = scope.writable;
+        let above = above.into_iter().map(Lane::Tenant);
+        let mut above = above.filter(|lane| *lane != own).peekable();
+        if above.peek().is_none() {
+            return scope;
+        }
+        let lanes = std::iter::once(own).chain(above).chain([Lane::Global]);
+        Scope {
+            readable: ReadableLanes::WithAbove(lanes.collect()),
+            ..scope
         }
     }
 
@@ -139,12 +164,27 @@ impl Scope {
     }
 
     /// The lanes that the request reads, in the order in which names are
-    /// looked up: a tenant's own before the global one.
+    /// looked up: a tenant's own, then those of tenants above that share, from the
+    /// nearest on, and then the global one.
     pub fn readable(&self) -> &[Lane] {
         match &self.readable {
             ReadableLanes::GlobalOnly(lanes) => lanes,
             ReadableLanes::OwnAndGlobal(lanes) => lanes,
+            ReadableLanes::WithAbove(lanes) => lanes,
         }
+    }
+
+    /// The lanes of tenants above that the request reads, from the nearest on.
+    pub fn above(&self) -> &[Lane] {
+        match &self.readable {
+            ReadableLanes::WithAbove(lanes) => &lanes[1..lanes.len() - 1],
+            ReadableLanes::GlobalOnly(_) | ReadableLanes::OwnAndGlobal(_) => &[],
+        }
+    }
+
+    /// The tenants whose rows the request reads, its own first.
+    pub fn tenants(&self) -> impl Iterator<Item = TenantId> {
+        self.readable().iter().filter_map(|lane| lane.tenant())
     }
 
     /// Whether the request reads rows of `lane`.

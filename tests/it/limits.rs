@@ -269,6 +269,13 @@ fn limits() -> Vec<(&'static str, Shown)> {
             too_large(format!("SELECT 1 WHERE 1 IN (1{})", ",1".repeat(100_000))),
         ),
         (
+            "tenancy.depth_max",
+            By(
+                "tests/it/tenants/tree.rs",
+                "circles_and_trees_that_are_too_deep_are_refused",
+            ),
+        ),
+        (
             "engine.table_cache_bytes",
             Bounded(|config| config.engine.table_cache_bytes = 0),
         ),

@@ -45,6 +45,7 @@ impl Embedded {
         let engine = Engine::open(config)
             .await
             .map_err(|error| Failure::Connection(error.to_string()))?;
+        engine.tenants().require_good(tenant).await?;
         let binding = TenantBinding::default();
         binding.set(tenant);
         Ok(Embedded {
@@ -180,17 +181,18 @@ impl Embedded {
     }
 
     pub(super) async fn sources(&self) -> Outcome<Vec<Source>> {
-        let sources = self.engine.catalog().sources(&self.scope().await?).await?;
-        Ok(sources.iter().map(source_message).collect())
+        let scope = self.scope().await?;
+        let sources = self.engine.catalog().sources(&scope).await?;
+        let sources = sources.iter();
+        Ok(sources
+            .map(|source| source_message(&scope, source))
+            .collect())
     }
 
     pub(super) async fn source(&self, name: &str) -> Outcome<Source> {
-        let source = self
-            .engine
-            .catalog()
-            .source(&self.scope().await?, name)
-            .await?;
-        Ok(source_message(&source))
+        let scope = self.scope().await?;
+        let source = self.engine.catalog().source(&scope, name).await?;
+        Ok(source_message(&scope, &source))
     }
 
     pub(super) async fn register_source(
@@ -207,22 +209,18 @@ impl Embedded {
                 Some(column) => TenantColumnChoice::Named(column),
             },
         };
-        let registered = self
-            .engine
-            .register_source(&self.scope().await?, request)
-            .await?;
+        let scope = self.scope().await?;
+        let registered = self.engine.register_source(&scope, request).await?;
         Ok(RegisterSourceResponse {
-            source: Some(source_message(&registered.source)),
+            source: Some(source_message(&scope, &registered.source)),
             notices: registered.notices,
         })
     }
 
     pub(super) async fn refresh_source(&self, name: &str) -> Outcome<Source> {
-        let source = self
-            .engine
-            .refresh_source(&self.scope().await?, name)
-            .await?;
-        Ok(source_message(&source))
+        let scope = self.scope().await?;
+        let source = self.engine.refresh_source(&scope, name).await?;
+        Ok(source_message(&scope, &source))
     }
 
     pub(super) async fn drop_source(&self, name: &str) -> Outcome {
@@ -231,18 +229,16 @@ impl Embedded {
     }
 
     pub(super) async fn models(&self, name: Option<&str>) -> Outcome<Vec<Model>> {
-        let models = self
-            .engine
-            .catalog()
-            .models(&self.scope().await?, name)
-            .await?;
-        Ok(models.into_iter().map(model_message).collect())
+        let scope = self.scope().await?;
+        let models = self.engine.catalog().models(&scope, name).await?;
+        let models = models.into_iter();
+        Ok(models.map(|model| model_message(&scope, model)).collect())
     }
 
     pub(super) async fn model(&self, name: &str, version: Option<&str>) -> Outcome<Model> {
         let scope = self.scope().await?;
         let model = self.engine.catalog().model(&scope, name, version).await?;
-        Ok(model_message(model))
+        Ok(model_message(&scope, model))
     }
 
     pub(super) async fn register_model(&self, request: RegisterModelRequest) -> Outcome<Model> {
@@ -258,7 +254,7 @@ impl Embedded {
         };
         let scope = self.scope().await?;
         let model = self.engine.catalog().register_model(&scope, model).await?;
-        Ok(model_message(model))
+        Ok(model_message(&scope, model))
     }
 
     pub(super) async fn drop_model(&self, name: &str, version: &str) -> Outcome {

@@ -49,7 +49,7 @@ impl Target {
         each!(self.describe_tenant(id))
     }
 
-    /// Gives a tenant another name.
+    /// Changes what is registered of a tenant.
     pub async fn update_tenant(&self, request: UpdateTenantRequest) -> Outcome<Tenant> {
         each!(self.update_tenant(request))
     }
@@ -91,7 +91,7 @@ impl Target {
 
 impl Embedded {
     async fn create_tenant(&self, request: CreateTenantRequest) -> Outcome<Tenant> {
-        Ok(tenants::create(&self.engine, &request.id, &request.name).await?)
+        Ok(tenants::create(&self.engine, request).await?)
     }
 
     async fn list_tenants(&self) -> Outcome<Vec<Tenant>> {
@@ -103,7 +103,7 @@ impl Embedded {
     }
 
     async fn update_tenant(&self, request: UpdateTenantRequest) -> Outcome<Tenant> {
-        Ok(tenants::update(&self.engine, &request.id, &request.name).await?)
+        Ok(tenants::update(&self.engine, request).await?)
     }
 
     async fn suspend_tenant(&self, id: TenantId) -> Outcome<Tenant> {

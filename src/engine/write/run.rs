@@ -18,7 +18,7 @@ use crate::engine::transaction::SessionTransaction;
 use crate::engine::{Engine, RecordStream};
 use crate::error::{Error, Result};
 use crate::table::{StatementReads, TableWriter};
-use crate::tenant::Scope;
+use crate::tenant::{Lane, Scope};
 
 /// New rows that are held before the lane's turn to write is taken for them: a
 /// statement with fewer takes it once, and shares its commit with others.
@@ -74,7 +74,8 @@ pub(in crate::engine) async fn run(
 ) -> Result<Written> {
     query.scope.require_writing()?;
     let backend = query.engine.backend();
-    if !write.relation.is_seen_by(query.scope) {
+    let is_of_lane = [Lane::Global, query.scope.writable()].contains(&write.relation.lane);
+    if !is_of_lane || !write.relation.is_seen_by(query.scope) {
         return Err(Error::internal(
             "the statement was refused: it writes a table of another lane or session than the \
              caller's",

@@ -27,7 +27,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::error::{Error, Result};
 use crate::server::tenant::Admitted;
-use crate::tenant::TenantId;
+use crate::tenant::Scope;
 
 use super::encode::FlightStream;
 use super::statement::{bound, timestamp};
@@ -52,7 +52,8 @@ struct Shared {
 
 /// A query that runs up to its first rows, or has.
 struct Query {
-    tenant: Option<TenantId>,
+    /// Whose it is, and what it may read.
+    scope: Scope,
     /// Who began it.
     party: Party,
     info: FlightInfo,
@@ -94,12 +95,14 @@ impl Polled {
     fn begin(
         &self,
         serial: u64,
-        (tenant, party): (Option<TenantId>, Party),
+        (scope, party): (Scope, Party),
         info: FlightInfo,
         work: impl Future<Output = Result<(MessageStream, bool)>> + Send + 'static,
     ) -> bool {
         let mut queries = self.0.queries.lock();
-        let of_tenant = queries.values().filter(|query| query.tenant == tenant);
+        let of_tenant = queries
+            .values()
+            .filter(|query| query.scope.tenant() == scope.tenant());
         if of_tenant.count() >= self.0.tenant_max {
             return false;
         }
@@ -114,7 +117,7 @@ impl Polled {
             Ended(Arc::downgrade(&self.0), serial),
         );
         let query = Query {
-            tenant,
+            scope,
             party,
             info,
             stage,
@@ -152,12 +155,12 @@ impl Polled {
     }
 
     /// The rows of a query that was polled, once they are there; `None` where
-    /// they are not to be had from here.
-    pub async fn fetch(&self, serial: u64) -> Option<Result<MessageStream>> {
+    /// they are not to be had from here, or are not what `scope` reads now.
+    pub async fn fetch(&self, serial: u64, scope: &Scope) -> Option<Result<MessageStream>> {
         let (mut stage, rows) = {
             let queries = self.0.queries.lock();
             let query = queries.get(&serial)?;
-            if query.is_fetched() {
+            if query.is_fetched() || query.scope != *scope {
                 return None;
             }
             // It ends with its reader from here on.
@@ -355,7 +358,7 @@ impl FlightServer {
         };
         match stage {
             Stage::Ready { is_whole } => Ok(complete(info, is_whole.then_some(1.0))),
-            Stage::Failed => match self.polled.fetch(serial).await {
+            Stage::Failed => match self.polled.fetch(serial, &caller.scope).await {
                 Some(Err(error)) => Err(error),
                 // Whoever fetched it was told why.
                 Some(Ok(_)) | None => Ok(complete(info, None)),
@@ -406,8 +409,8 @@ impl FlightServer {
             let (messages, is_whole) = run.until_cancelled(first_rows).await?;
             Ok((run.stream(messages), is_whole))
         };
-        let (serial, tenant) = (content.serial, caller.scope.tenant());
-        let whose = (tenant, caller.party());
+        let serial = content.serial;
+        let whose = (caller.scope.clone(), caller.party());
         let begun = self.polled.begin(serial, whose, info.clone(), work);
         Ok(begun.then_some(serial))
     }

@@ -157,7 +157,7 @@ impl FlightServer {
             .sealer
             .open(&caller.holder(), Kind::Ticket, caller.now_ms, handle)?;
         let content = opened.content;
-        if let Some(messages) = self.polled.fetch(content.serial).await {
+        if let Some(messages) = self.polled.fetch(content.serial, &caller.scope).await {
             return messages;
         }
         let mut run = self.runs.start(content.serial)?;

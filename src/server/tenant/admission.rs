@@ -66,9 +66,13 @@ impl Admitted {
         if self.is_withdrawn {
             return Err(not_ones_own());
         }
-        self.standing.require()?;
+        let above = self.standing.require()?;
         let scope = match self.tenant {
-            Some(tenant) => Ok(Scope::tenant_bound(self.principal.clone(), tenant)),
+            Some(tenant) => Ok(Scope::tenant_below(
+                self.principal.clone(),
+                tenant,
+                above.iter().copied(),
+            )),
             None if self.anonymous_reads => Ok(Scope::global(self.principal.clone())),
             None => Err(Error::FailedPrecondition(format!(
                 "no tenant is bound: call jammi.v1.session.SessionService.SetTenant with the \
@@ -81,7 +85,7 @@ impl Admitted {
     /// Whether the request has a scope.
     pub(in crate::server) fn has_scope(&self) -> bool {
         !self.is_withdrawn
-            && self.standing == Standing::Good
+            && self.standing.is_good()
             && (self.tenant.is_some() || self.anonymous_reads)
     }
 
@@ -160,7 +164,7 @@ impl Admitted {
     /// # Errors
     /// [`Error::PermissionDenied`].
     pub(in crate::server) fn require_standing(&self) -> Result<()> {
-        self.standing.require()
+        self.standing.require().map(drop)
     }
 
     /// Notes how the tenant that is bound stands with the operator.

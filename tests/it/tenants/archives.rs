@@ -32,7 +32,8 @@ pub fn holding(dir: &Path, text: &str) -> Vec<String> {
         if path.is_dir() {
             found.extend(holding(&path, text));
         } else {
-            let bytes = fs::read(&path).unwrap();
+            // Logs of databases come and go.
+            let bytes = fs::read(&path).unwrap_or_default();
             let mut windows = bytes.windows(text.len());
             if windows.any(|window| window == text.as_bytes()) {
                 found.push(path.display().to_string());
@@ -69,7 +70,7 @@ async fn a_tenant_moves_to_another_installation_and_nobody_else() {
     let elsewhere = TestServer::start().await;
     let mut office = elsewhere.office().await;
     let imported = import(&mut office, &archive, plain()).await.unwrap();
-    let tenant = imported.tenant.unwrap();
+    let tenant = imported.tenant.clone().unwrap();
     assert_eq!(
         (tenant.id.as_str(), tenant.state()),
         (ALICE, TenantState::Active)
@@ -148,7 +149,7 @@ async fn a_cut_or_changed_archive_leaves_nothing() {
     for bad in &bad {
         let answer = import(&mut office, bad, plain()).await;
         refused(answer, Code::DataLoss, "no archive of a tenant");
-        assert_eq!(listed(&mut office).await, []);
+        assert!(listed(&mut office).await.is_empty());
         assert_eq!(holding(elsewhere.dir(), HERS), [""; 0]);
     }
     // And the whole one is taken after all of that.
@@ -164,9 +165,8 @@ async fn an_archive_of_another_tenants_rows_is_refused() {
     let (server, ..) = world().await;
     let archive = export(&mut server.office().await, ALICE).await.unwrap();
     let end = archive.len() - 32;
-    let forged = String::from_utf8_lossy(&archive[..1_000])
-        .find(ALICE)
-        .unwrap();
+    let mut places = archive.windows(ALICE.len());
+    let forged = places.position(|at| at == ALICE.as_bytes()).unwrap();
     let mut forged_archive = archive[..end].to_vec();
     forged_archive[forged..forged + BOB.len()].copy_from_slice(BOB.as_bytes());
     forged_archive.extend(Sha256::digest(&forged_archive));
@@ -174,7 +174,7 @@ async fn an_archive_of_another_tenants_rows_is_refused() {
     let mut office = elsewhere.office().await;
     let answer = import(&mut office, &forged_archive, plain()).await;
     refused(answer, Code::FailedPrecondition, "rows of another tenant");
-    assert_eq!(listed(&mut office).await, []);
+    assert!(listed(&mut office).await.is_empty());
     server.stop().await;
     elsewhere.stop().await;
 }
@@ -236,7 +236,7 @@ async fn rows_of_shared_tables_that_are_not_there_are_left_out_by_leave_alone() 
     let mut there = elsewhere.office().await;
     let answer = import(&mut there, &archive, plain()).await;
     refused(answer, Code::FailedPrecondition, "\"words\"");
-    assert_eq!(listed(&mut there).await, []);
+    assert!(listed(&mut there).await.is_empty());
     let without = ImportTenantRequest {
         without_shared_rows: true,
         ..plain()

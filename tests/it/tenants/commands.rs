@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::{ALICE, BOB, HERS, HIS, world};
+use super::{ALICE, BOB, HERS, HIS, usage, world};
 use crate::cli::{jammi, on_both, targets, text};
 use crate::harness::config;
 
@@ -18,7 +18,7 @@ async fn the_commands_say_the_same_on_both_targets() {
         assert_eq!(text(&made.stdout), format!("{id}\n"));
         let words = ["tenants", "update", id, "--name", "Renamed"];
         let renamed = jammi(dir, target, &words).output().await.unwrap();
-        assert!(text(&renamed.stdout).contains("Renamed"), "{renamed:?}");
+        assert_eq!(text(&renamed.stdout), format!("updated tenant {id}\n"));
     }
     let listed = on_both(&server, dir, &["tenants", "list", "--format", "csv"]).await;
     let listed = text(&listed.stdout);
@@ -39,6 +39,8 @@ async fn the_commands_say_the_same_on_both_targets() {
     )
     .await;
     on_both(&server, dir, &["--tenant", ALICE, "tenants", "describe"]).await;
+    // What the server counts is written down.
+    usage(&mut server.office().await, ALICE).await;
     let used = on_both(
         &server,
         dir,

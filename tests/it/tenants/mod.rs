@@ -5,6 +5,7 @@ mod archives;
 mod commands;
 mod erased;
 mod standing;
+mod tree;
 mod used;
 
 use jammi_db::engine::Engine;

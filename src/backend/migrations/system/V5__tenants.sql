@@ -7,8 +7,13 @@ CREATE TABLE tenants (
     state           TEXT NOT NULL CHECK (state IN ('active', 'suspended', 'erasing')),
     created_at_ms   INTEGER NOT NULL,
     -- When the state was last another one.
-    state_at_ms     INTEGER NOT NULL
+    state_at_ms     INTEGER NOT NULL,
+    -- The tenant above, which is registered too. No tenant is above itself.
+    parent          TEXT,
+    -- Whether those below read its rows.
+    shares          INTEGER NOT NULL DEFAULT 0 CHECK (shares IN (0, 1))
 ) STRICT;
+CREATE INDEX tenants_by_parent ON tenants (parent);
 
 -- What each tenant has used, but for what a process still counts.
 CREATE TABLE tenant_usage (
