@@ -176,13 +176,18 @@ impl Pool {
         let context = self.context(name);
         let path = self.path(name);
         let deadline = Instant::now() + Duration::from_millis(self.config.busy_timeout_ms);
+        // Once: to look is to let go of a lease, which wakes whoever waits for one.
+        let mut may_make = false;
         loop {
             if FileIdentity::of(&path, context)?.is_none() {
                 self.forget(name);
                 if !create {
                     return Ok(None);
                 }
-                self.check_may_make(name).await?;
+                if !may_make {
+                    self.check_may_make(name).await?;
+                    may_make = true;
+                }
             }
             let released = self.released.notified();
             let Some(entrance) = self.enter(name) else {

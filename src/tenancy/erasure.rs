@@ -20,7 +20,7 @@ use crate::backend::{BackendError, LaneFile, hex};
 use crate::error::{Error, Result};
 use crate::tenant::{Principal, TenantId};
 
-/// What a certificate says, and what it does not speak of.
+/// What is left of a tenant that is erased.
 const KEPT: [&str; 4] = [
     "the files of its sources, which were never in this installation's keeping",
     "backups, exports and copies that were made before",

@@ -241,3 +241,39 @@ async fn a_tenant_without_rows_is_erased_too() {
     );
     server.stop().await;
 }
+
+/// Whatever runs for the tenant meanwhile ends, and writes nothing after it.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_run_while_a_tenant_is_erased_fail_cleanly() {
+    let (server, alice, mut bob) = world().await;
+    let mut office = server.office().await;
+    let mut workers = Vec::new();
+    for (number, session) in ["one", "two", "three"].into_iter().enumerate() {
+        let mut client = alice.with_session(session);
+        client.bind(ALICE).await;
+        workers.push(tokio::spawn(async move {
+            for id in (number + 1) * 1_000_000.. {
+                let sql = format!("INSERT INTO notes VALUES ({id}, '{HERS}')");
+                if let Err(status) = client.query(&sql).await {
+                    return status;
+                }
+            }
+            unreachable!("there are more numbers than it lasts")
+        }));
+    }
+    while usage(&mut office, ALICE).await.rows_stored < 5 {}
+    suspend(&mut office, ALICE).await;
+    while let Err(status) = erase(&mut office, ALICE).await {
+        assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    }
+    for worker in workers {
+        let status = worker.await.unwrap();
+        let is_clean = [Code::PermissionDenied, Code::NotFound].contains(&status.code());
+        assert!(is_clean, "{status:?}");
+        assert!(!status.message().contains(HERS), "{status:?}");
+    }
+    assert_eq!(lane_files(server.dir(), ALICE), 0);
+    assert_eq!(holding(server.dir(), HERS), [""; 0]);
+    assert_eq!(bob.notes().await, HIS);
+    server.stop().await;
+}
