@@ -46,6 +46,7 @@
 //! bytes -> server/accept, request, origin   a connection, an id, CORS
 //!       -> server/authenticate              credential -> Principal, or a refusal
 //!       -> server/tenant     jammi-session-id -> Admitted -> Scope, or a refusal
+//!       -> server/standing   how the tenant stands with the operator now
 //!       -> server/flight     command -> statement text, parameters
 //!       -> engine            allow-list -> names -> plan -> rule -> optimize -> verify
 //!       -> source            scan(scope): lane predicate to the reader

@@ -34,9 +34,7 @@ impl TenantOffice {
     pub(super) fn new(engine: Engine, evictions: Evictions) -> Self {
         TenantOffice { engine, evictions }
     }
-}
 
-impl TenantOffice {
     /// The tenant that a call names, or is bound to, whom the caller may ask after.
     fn asked_after<T>(&self, request: &Request<T>, id: &str) -> Result<TenantId> {
         let admitted = Admitted::of(request)?;
