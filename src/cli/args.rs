@@ -109,6 +109,12 @@ pub enum Command {
     /// The users of a server who sign in by passwords of their own.
     #[command(subcommand)]
     Users(UsersCommand),
+    /// The sessions of a running server.
+    #[command(subcommand)]
+    Sessions(SessionsCommand),
+    /// The statements that a running server runs.
+    #[command(subcommand)]
+    Queries(QueriesCommand),
     /// Copy what the tenant has to a new file, while it is in use; without a tenant, what is shared.
     Backup {
         /// The file, which must not be there yet.
@@ -245,6 +251,41 @@ pub struct NewUserArgs {
     /// What the user may do beside that, such as global-writer; may be repeated.
     #[arg(long = "role", value_name = "ROLE")]
     pub roles: Vec<String>,
+}
+
+/// What to do with the sessions of a server.
+#[derive(Debug, Subcommand)]
+pub enum SessionsCommand {
+    /// List the sessions of which the server keeps anything, those that were used last first.
+    List(ListingArgs),
+    /// End a session: its binding, transactions, temporary tables and running statements.
+    End {
+        /// What the list calls it.
+        id: u64,
+    },
+}
+
+/// What to do with the statements that a server runs.
+#[derive(Debug, Subcommand)]
+pub enum QueriesCommand {
+    /// List the statements that run, those that began first first.
+    List(ListingArgs),
+    /// End a statement. Its client is told so.
+    Cancel {
+        /// What the list calls it.
+        id: u64,
+    },
+}
+
+/// How much is listed, and how.
+#[derive(Debug, Args)]
+pub struct ListingArgs {
+    /// How many are listed at most, up to 10000.
+    #[arg(long, value_name = "COUNT", default_value_t = 1000)]
+    pub limit: u32,
+    /// How the rows are written.
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// What to do with sources.

@@ -20,10 +20,12 @@ mod catalog_rows;
 mod interrupt;
 mod keys;
 mod models;
+mod queries;
 mod query;
 mod sample;
 mod schema_file;
 mod serve;
+mod sessions;
 mod settings;
 mod shell;
 mod sources;
@@ -105,12 +107,16 @@ async fn run(cli: Cli) -> Outcome {
             on_target(&global, async |target| job.run(target).await).await
         }
         Command::Keys(command) => {
-            let interrupt = Interrupt::listen();
-            interrupt.or(keys::run(&global, command)).await
+            on_installation(&global, async |target| keys::run(target, command).await).await
         }
         Command::Users(command) => {
-            let interrupt = Interrupt::listen();
-            interrupt.or(users::run(&global, command)).await
+            on_installation(&global, async |target| users::run(target, command).await).await
+        }
+        Command::Sessions(command) => {
+            on_installation(&global, async |target| sessions::run(target, command).await).await
+        }
+        Command::Queries(command) => {
+            on_installation(&global, async |target| queries::run(target, command).await).await
         }
         Command::Verify(args) => {
             let interrupt = Interrupt::listen();
@@ -134,6 +140,18 @@ async fn on_target(global: &GlobalArgs, command: impl AsyncFnOnce(&Target) -> Ou
     let outcome = interrupt.or(command(&target)).await;
     target.close().await;
     outcome
+}
+
+/// As [`on_target`], of a command that is about no tenant.
+async fn on_installation(
+    global: &GlobalArgs,
+    command: impl AsyncFnOnce(&Target) -> Outcome,
+) -> Outcome {
+    let global = GlobalArgs {
+        tenant: None,
+        ..global.clone()
+    };
+    on_target(&global, command).await
 }
 
 async fn open(global: &GlobalArgs) -> Outcome<Target> {

@@ -76,7 +76,7 @@ impl Engine {
             .await;
         match (within, run) {
             (Some(_), run) => run,
-            (None, Ok(count)) => transaction.commit().await.map(|()| count),
+            (None, Ok(count)) => self.commit(transaction).await.map(|()| count),
             (None, Err(error)) => {
                 transaction.rollback().await?;
                 Err(error)

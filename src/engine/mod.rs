@@ -16,6 +16,7 @@
 //! statement sees is resolved anew from the catalog for its scope, so there is
 //! no shared namespace that two tenants could meet in.
 
+mod activity;
 mod arrival;
 mod bound;
 mod coercion;
@@ -33,9 +34,11 @@ mod ingest;
 mod interrupt;
 mod limits;
 mod lossless;
+mod masked;
 mod names;
 mod numbers;
 mod params;
+mod progress;
 mod queue;
 mod reading;
 mod rule;
@@ -84,6 +87,7 @@ use crate::table::{ChunkCache, StatementReads};
 use crate::tenant::{Lane, Scope};
 
 pub use crate::source::{RegisterSource, Registered, TenantColumnChoice};
+pub use activity::{Activity, Kill, OpenSession, RunningQuery};
 pub use arrival::ParameterRows;
 pub use bound::affected;
 pub use control::TransactionControl;
@@ -91,12 +95,15 @@ pub use define::NewTable;
 pub use guard::{GuardExec, ScopedTable};
 pub use ingest::{IfExists, IfMissing, IngestTarget};
 pub use lossless::{Texts, converted};
+pub use masked::masked;
 pub use names::{LOCAL_TEMPORARY, MUTABLE_CATALOG, NameDefaults, PUBLIC_SCHEMA, TableEntry};
+pub use progress::{Progress, Stage};
 pub use rule::TenantScopeAnalyzerRule;
 pub use setting::{Assignment, TENANT_SETTING, first_word, may_assign};
 pub use statement::{Statement, StatementKind};
 pub use stream::RecordStream;
 pub use substrait::substrait_versions;
+pub use system::SERVER_TABLES;
 pub use temporary::restore;
 pub use transaction::SessionTransaction;
 pub use types::type_name;
@@ -111,9 +118,9 @@ use sweep::Sweeper;
 use temporary::Temporary;
 
 /// The engine: lanes, catalog, sources and the planner over them. Clones share
-/// everything.
+/// everything but the statement that they are followed by.
 #[derive(Clone)]
-pub struct Engine(Arc<Parts>);
+pub struct Engine(Arc<Parts>, Option<Arc<Progress>>);
 
 struct Parts {
     backend: Backend,
@@ -196,7 +203,7 @@ impl Engine {
             views: LaneViews::default(),
             row_groups: RowGroupCache::new(config.engine.source_cache_bytes),
         };
-        let engine = Engine(Arc::new(Parts {
+        let parts = Arc::new(Parts {
             sweeper: Sweeper::new(&backend),
             backend,
             catalog,
@@ -207,7 +214,8 @@ impl Engine {
             statements: Cache::new(config.engine.plan_cache_entries),
             shapes: Cache::new(config.engine.plan_cache_entries),
             statement_bytes_max: config.engine.statement_bytes_max,
-        }));
+        });
+        let engine = Engine(parts, None);
         engine.remove_leftovers().await?;
         Ok(engine)
     }
@@ -546,6 +554,7 @@ impl Engine {
         if let Some(transaction) = within {
             self.in_scope(scope, transaction)?;
         }
+        self.is_at(Stage::Running);
         if let Action::Read(reading) = statement.action() {
             let reads = match within {
                 Some(transaction) => transaction.reads(),
@@ -563,7 +572,7 @@ impl Engine {
         }
         let place = match within {
             Some(_) => None,
-            None => Some(self.0.planner.queue().enter(scope).await?),
+            None => Some(self.enter(self.0.planner.queue(), scope).await?),
         };
         // What a write computes is computed where plans are.
         let (engine, scope) = (self.clone(), scope.clone());
@@ -609,6 +618,11 @@ impl Engine {
             Action::Assign(_) => Err(Error::InvalidArgument(format!(
                 "{TENANT_SETTING} is a session's: connect to a server, or use JammiSession"
             ))),
+            Action::Kill(_) => Err(Error::FailedPrecondition(
+                "KILL is about a running server, and this process is none: send it to one, as \
+                 with jammi --url"
+                    .into(),
+            )),
             Action::Read(_) => Err(Error::internal(
                 "the statement cannot be run",
                 "a query among the writes",
@@ -664,7 +678,7 @@ impl Engine {
             bound = logical;
         }
         let place = match entrance {
-            Some(queue) => Some(queue.enter(reading.scope()).await?),
+            Some(queue) => Some(self.enter(queue, reading.scope()).await?),
             None => None,
         };
         let work = planner.workers().begin(reading.scope());

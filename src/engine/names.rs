@@ -39,6 +39,7 @@ use datafusion::sql::sqlparser::ast;
 use futures::FutureExt;
 
 use super::SourceReader;
+use super::activity::server_tables;
 use super::coercion;
 use super::context::Planner;
 use super::fault::{carried, planning};
@@ -47,7 +48,7 @@ use super::numbers;
 use super::setting;
 use super::statement::{parse_expression, parse_one, query_plan};
 use super::stored::{StoredTable, Use};
-use super::system::{CATALOG_SCHEMA, SYSTEM_CATALOG, SystemTable, catalog_tables};
+use super::system::{CATALOG_SCHEMA, SERVER_SCHEMA, SYSTEM_CATALOG, SystemTable, catalog_tables};
 use super::types::ExtensionTypes;
 use super::write::{TARGET, WRITTEN, for_column};
 use crate::catalog::{
@@ -116,6 +117,16 @@ pub(super) fn visible_tables(snapshot: &CatalogSnapshot) -> Vec<TableEntry> {
             tenant_column: Some(TENANT_COLUMN.into()),
             arrow_schema,
         });
+    let server = server_tables()
+        .into_iter()
+        .map(|(name, arrow_schema)| TableEntry {
+            catalog: SYSTEM_CATALOG.into(),
+            schema: SERVER_SCHEMA.into(),
+            name: name.into(),
+            kind: "SYSTEM TABLE",
+            tenant_column: None,
+            arrow_schema,
+        });
     let sources = snapshot.sources().map(|source| TableEntry {
         catalog: source.definition.name.clone(),
         schema: PUBLIC_SCHEMA.into(),
@@ -136,7 +147,7 @@ pub(super) fn visible_tables(snapshot: &CatalogSnapshot) -> Vec<TableEntry> {
         arrow_schema: relation.schema(),
         tenant_column: relation.table().map(|_| TENANT_COLUMN.into()),
     });
-    let mut tables: Vec<TableEntry> = system.chain(sources).chain(stored).collect();
+    let mut tables: Vec<TableEntry> = system.chain(server).chain(sources).chain(stored).collect();
     tables.sort_by(|a, b| (&a.catalog, &a.schema, &a.name).cmp(&(&b.catalog, &b.schema, &b.name)));
     tables
 }
@@ -284,6 +295,11 @@ impl<'a> Resolver<'a> {
                 "sources" => Rows::System(SystemTable::Sources(Arc::clone(self.snapshot))),
                 "models" => Rows::System(SystemTable::Models(self.catalog.clone())),
                 "tables" => Rows::System(SystemTable::Tables(Arc::clone(self.snapshot))),
+                _ => return None,
+            },
+            (SYSTEM_CATALOG, SERVER_SCHEMA) => match table {
+                "queries" => Rows::System(SystemTable::Queries(self.planner.served().clone())),
+                "sessions" => Rows::System(SystemTable::Sessions(self.planner.served().clone())),
                 _ => return None,
             },
             (catalog, PUBLIC_SCHEMA) if catalog == table => {

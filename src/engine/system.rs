@@ -1,5 +1,6 @@
 //! The tables that show the server's own records: `jammi.catalog.sources`,
-//! `jammi.catalog.models`, `jammi.catalog.tables` and `information_schema`.
+//! `jammi.catalog.models`, `jammi.catalog.tables`, those of `jammi.server` and
+//! `information_schema`.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
@@ -12,6 +13,7 @@ use datafusion::common::Result;
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::physical_plan::collect;
 
+use super::activity::{self, Served};
 use super::fault::carried;
 use super::names::TableEntry;
 use super::types::type_name;
@@ -25,6 +27,10 @@ use crate::tenant::{Lane, Scope};
 pub(super) const SYSTEM_CATALOG: &str = "jammi";
 /// The schema of the catalog's tables.
 pub(super) const CATALOG_SCHEMA: &str = "catalog";
+/// The schema of what a server does.
+pub(super) const SERVER_SCHEMA: &str = "server";
+/// The catalog and schema of what a server does, which no other process tells.
+pub const SERVER_TABLES: (&str, &str) = (SYSTEM_CATALOG, SERVER_SCHEMA);
 
 const TENANT_COLUMN: &str = "tenant_id";
 
@@ -34,6 +40,10 @@ pub(super) enum SystemTable {
     Sources(Arc<CatalogSnapshot>),
     Models(Catalog),
     Tables(Arc<CatalogSnapshot>),
+    /// What runs, of which whoever serves shows a scope its part.
+    Queries(Served),
+    /// The sessions, likewise.
+    Sessions(Served),
     /// A table of `information_schema`, made over what its scope sees.
     Information(Arc<dyn TableProvider>),
     /// `information_schema.columns`, and the tables that it is about: types have
@@ -75,7 +85,7 @@ static TABLES: LazyLock<SchemaRef> = LazyLock::new(|| {
     ]))
 });
 
-fn instant() -> DataType {
+pub(super) fn instant() -> DataType {
     DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()))
 }
 
@@ -94,6 +104,8 @@ impl SystemTable {
             SystemTable::Sources(_) => Arc::clone(&SOURCES),
             SystemTable::Models(_) => Arc::clone(&MODELS),
             SystemTable::Tables(_) => Arc::clone(&TABLES),
+            SystemTable::Queries(_) => activity::queries_schema(),
+            SystemTable::Sessions(_) => activity::sessions_schema(),
             SystemTable::Information(table) | SystemTable::Columns(table, _) => table.schema(),
         }
     }
@@ -107,7 +119,10 @@ impl SystemTable {
                 let predicate = LanePredicate::new(scope, &DataType::Utf8)?;
                 Ok(Some((TENANT_COLUMN.to_owned(), predicate)))
             }
-            SystemTable::Information(_) | SystemTable::Columns(..) => Ok(None),
+            SystemTable::Queries(_)
+            | SystemTable::Sessions(_)
+            | SystemTable::Information(_)
+            | SystemTable::Columns(..) => Ok(None),
         }
     }
 
@@ -132,6 +147,8 @@ impl SystemTable {
                 let rows = collect(plan, session.task_ctx()).await?;
                 with_type_names(&concat_batches(&table.schema(), &rows)?, entries)
             }
+            SystemTable::Queries(served) => Ok(served.queries(scope).map_err(carried)?),
+            SystemTable::Sessions(served) => Ok(served.sessions(scope).map_err(carried)?),
             SystemTable::Sources(snapshot) => source_rows(snapshot.sources()),
             SystemTable::Tables(snapshot) => table_rows(snapshot.relations()),
             SystemTable::Models(catalog) => {

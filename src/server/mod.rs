@@ -9,7 +9,7 @@
 //!       -> tonic-web   gRPC-Web becomes gRPC
 //!       -> observe     status, duration, panics
 //!       -> tenant      jammi-session-id becomes an Admitted, or a refusal
-//!       -> session, catalog, flight
+//!       -> session, catalog, operator, flight
 //! ```
 //!
 //! Architecture invariant: services learn who a request is for from
@@ -19,16 +19,20 @@ mod accept;
 mod authenticate;
 pub mod catalog;
 mod console;
+pub mod credentials;
 pub mod flight;
 mod health;
 mod held_writes;
 mod http;
 mod methods;
 mod observe;
+mod operations;
+mod operator;
 mod origin;
 pub mod proto;
 mod request;
 mod run;
+mod running;
 mod serve;
 pub mod session;
 pub mod status;

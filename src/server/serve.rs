@@ -24,11 +24,15 @@ use super::flight::{FlightServer, SessionNames, Transactions};
 use super::health::{HealthService, Readiness};
 use super::http;
 use super::observe::ObserveLayer;
+use super::operations::Operations;
+use super::operator::Operators;
 use super::origin::{AllowedOrigins, cors};
 use super::proto;
 use super::proto::catalog::catalog_service_server::CatalogServiceServer;
+use super::proto::operator::operator_service_server::OperatorServiceServer;
 use super::proto::session::session_service_server::SessionServiceServer;
 use super::request::RequestIdLayer;
+use super::running::Runs;
 use super::session::{Bindings, Sessions};
 use super::telemetry::{self, METRICS_UPKEEP};
 use super::tenant::{
@@ -41,7 +45,7 @@ use crate::auth::{
 use crate::backend::ServerLock;
 use crate::config::watched::{self, Reload};
 use crate::config::{AuthenticationMethod, JammiConfig};
-use crate::engine::Engine;
+use crate::engine::{Activity, Engine};
 use crate::error::{Error, Result};
 
 /// How long the last scrape may take after everything else has stopped.
@@ -66,9 +70,7 @@ pub struct BoundServer {
     extension: Arc<dyn TenantExtension>,
     tls: Option<Tls>,
     reloads: Reloads,
-    sessions: SessionMap,
-    keys: SessionKeys,
-    transactions: Transactions,
+    operations: Arc<Operations>,
     readiness: Readiness,
     grpc: Port,
     http: Port,
@@ -118,6 +120,22 @@ impl Server {
             Arc::new(SystemClock),
         )
         .await?;
+        let names = SessionNames::new(
+            config.sessions.max,
+            Duration::from_secs(config.sessions.idle_timeout_secs),
+        );
+        let handle_ttl = Duration::from_secs(config.server.handle_ttl_secs);
+        let operations = Arc::new(Operations {
+            runs: Runs::new(handle_ttl, Arc::new(SystemClock)),
+            sessions,
+            keys,
+            transactions,
+            names: Arc::new(names),
+            engine: engine.clone(),
+            clock: Arc::new(SystemClock),
+        });
+        let activity: Arc<dyn Activity> = Arc::<Operations>::clone(&operations);
+        engine.served_by(&activity);
         Ok(BoundServer {
             grpc_addr: grpc.local_addr()?,
             http_addr: http.local_addr()?,
@@ -127,9 +145,7 @@ impl Server {
             config,
             engine,
             tls,
-            sessions,
-            keys,
-            transactions,
+            operations,
             grpc,
             http,
             _lock: lock,
@@ -179,7 +195,7 @@ impl BoundServer {
                 self.http.connections(),
                 http_stop.clone().cancelled_owned(),
             )));
-        let transactions = self.transactions.clone();
+        let transactions = self.operations.transactions.clone();
         let idle_transaction = Duration::from_secs(self.config.transactions.idle_timeout_secs);
         let expiry = async move {
             let mut sweeps = interval((idle_transaction / 4).min(TRANSACTION_SWEEP_INTERVAL_MAX));
@@ -190,7 +206,8 @@ impl BoundServer {
             }
         };
         let _expiry = AbortOnDropHandle::new(tokio::spawn(expiry));
-        let upkeep = upkeep(self.sessions.clone(), self.engine.clone(), idle_timeout);
+        let sessions = self.operations.sessions.clone();
+        let upkeep = upkeep(sessions, self.engine.clone(), idle_timeout);
         let upkeep = AbortOnDropHandle::new(tokio::spawn(upkeep));
         let reloads = watched::watch(self.reloads.clone());
         let _reloads = AbortOnDropHandle::new(tokio::spawn(reloads));
@@ -215,9 +232,9 @@ impl BoundServer {
             }
         };
         grpc_closing.cancel();
-        self.transactions.stop();
+        self.operations.transactions.stop();
         drop(upkeep);
-        if let Err(error) = self.sessions.sweep().await {
+        if let Err(error) = self.operations.sessions.sweep().await {
             warn!(%error, "last uses of sessions were not stored");
         }
         // Last, so that probes see the server drain.
@@ -281,15 +298,18 @@ impl BoundServer {
             .service(self.routes()?))
     }
 
-    /// The services, each behind admission if it acts for a tenant.
+    /// The services, each behind admission but those that say what the server is.
     fn routes(&self) -> Result<Routes> {
         let message_bytes_max = self.config.server.message_bytes_max;
         let admission = InterceptorLayer::new(TenantInterceptor::new(
-            self.sessions.clone(),
-            self.keys.clone(),
+            self.operations.sessions.clone(),
+            self.operations.keys.clone(),
             self.config.tenancy.anonymous_reads,
         ));
-        let bindings = Bindings::new(self.sessions.clone(), self.transactions.clone());
+        let bindings = Bindings::new(
+            self.operations.sessions.clone(),
+            self.operations.transactions.clone(),
+        );
         let sessions = SessionServiceServer::new(Sessions::new(bindings.clone()))
             .max_decoding_message_size(message_bytes_max)
             .max_encoding_message_size(message_bytes_max);
@@ -297,19 +317,11 @@ impl BoundServer {
         let catalogs = CatalogServiceServer::new(Catalogs::new(self.engine.clone(), registration))
             .max_decoding_message_size(message_bytes_max)
             .max_encoding_message_size(message_bytes_max);
-        let names = SessionNames::new(
-            self.config.sessions.max,
-            Duration::from_secs(self.config.sessions.idle_timeout_secs),
-        );
-        let flight = FlightServer::new(
-            self.engine.clone(),
-            Arc::new(names),
-            bindings,
-            self.transactions.clone(),
-            self.keys.clone(),
-            &self.config,
-        )?
-        .into_service();
+        let operators = OperatorServiceServer::new(Operators::new(Arc::clone(&self.operations)))
+            .max_decoding_message_size(message_bytes_max)
+            .max_encoding_message_size(message_bytes_max);
+        let flight =
+            FlightServer::new(bindings, Arc::clone(&self.operations), &self.config)?.into_service();
         let health = HealthServer::new(HealthService::new(self.readiness.clone()));
         let reflection = || {
             Reflection::configure()
@@ -322,6 +334,7 @@ impl BoundServer {
         let admit = ServiceBuilder::new().layer(authenticate).layer(admission);
         Ok(Routes::new(admit.service(sessions))
             .add_service(admit.service(catalogs))
+            .add_service(admit.service(operators))
             .add_service(admit.service(flight))
             // Health and reflection belong to no tenant.
             .add_service(health)

@@ -40,7 +40,6 @@ impl Bindings {
     /// [`Error::PermissionDenied`] when its principal may not act as the tenant, and
     /// those of [`SessionMap::bind`].
     pub async fn set(&self, admitted: &Admitted, tenant: Option<TenantId>) -> Result<()> {
-        const UNBOUND: u64 = 0;
         let session = admitted.require_session()?;
         if let Some(tenant) = tenant {
             admitted.require_acting_for(tenant)?;
@@ -50,7 +49,7 @@ impl Bindings {
             Some(tenant) => self.map.bind(principal, session, tenant).await?.generation,
             None => {
                 self.map.clear(principal, session).await?;
-                UNBOUND
+                admitted.unbound_generation()
             }
         };
         self.transactions.rebound(principal, session, generation);

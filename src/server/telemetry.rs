@@ -72,7 +72,7 @@ fn describe() {
         ),
         (
             "jammi_queries_running",
-            "Queries of tickets that run and can be cancelled",
+            "Statements that run, from their admission to the end of their rows",
         ),
         (
             "jammi_queries_waiting",

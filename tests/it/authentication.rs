@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jammi_db::auth::{ApiKeys, IssuedKey, NewApiKey, NewUser, Users};
 use jammi_db::backend::Backend;
-use jammi_db::config::{AuthenticationMethod, LanesConfig};
+use jammi_db::config::{AuthenticationMethod, JammiConfig, LanesConfig};
 use jammi_db::server::method_names;
 use jammi_db::server::proto::session::GetTenantRequest;
 use jammi_db::tenant::{ActsFor, GLOBAL_WRITER};
@@ -25,15 +25,20 @@ use crate::writes::refused;
 const NOW_MS: i64 = 1_700_000_000_000;
 
 /// A server that asks for keys, and those who make them.
-struct Guarded {
-    server: TestServer,
+pub struct Guarded {
+    pub server: TestServer,
     keys: ApiKeys,
 }
 
 impl Guarded {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
+        Guarded::start_with(|_| {}).await
+    }
+
+    pub async fn start_with(change: impl FnOnce(&mut JammiConfig)) -> Self {
         let server = TestServer::start_with(|config| {
             config.auth.methods = vec![AuthenticationMethod::ApiKey];
+            change(config);
         })
         .await;
         // As the command does it, beside the server.
@@ -43,7 +48,7 @@ impl Guarded {
         Guarded { server, keys }
     }
 
-    async fn key(&self, user: &str, tenants: &[&str], roles: &[&str]) -> IssuedKey {
+    pub async fn key(&self, user: &str, tenants: &[&str], roles: &[&str]) -> IssuedKey {
         let new = NewApiKey {
             user: user.into(),
             acts_for: ActsFor::only(tenants.iter().map(|tenant| tenant.parse().unwrap())),
@@ -53,7 +58,7 @@ impl Guarded {
         self.keys.create(new).await.unwrap()
     }
 
-    async fn client(&self, key: &IssuedKey, session: Option<&'static str>) -> Client {
+    pub async fn client(&self, key: &IssuedKey, session: Option<&'static str>) -> Client {
         Client::connect(&self.server, session)
             .await
             .holding(&key.text)
@@ -64,7 +69,7 @@ pub fn bearer(text: &str) -> String {
     format!("Bearer {text}")
 }
 
-fn basic(user: &str, password: &str) -> String {
+pub fn basic(user: &str, password: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
 }
 

@@ -29,6 +29,7 @@ mod layers;
 mod limits;
 mod literals;
 mod matrix;
+mod operator;
 mod polling;
 mod process;
 mod pruning;

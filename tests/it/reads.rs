@@ -315,6 +315,8 @@ const OTHERS: &[&str] = &[
     "SELECT * FROM information_schema.views",
     "SELECT name, tenant_id, location, tenant_column FROM jammi.catalog.sources",
     "SELECT * FROM models",
+    "SELECT DISTINCT tenant, principal FROM jammi.server.queries",
+    "SELECT DISTINCT tenant, principal FROM jammi.server.sessions",
     "SELECT * FROM bobs.public.bobs",
     "SELECT * FROM bobs.public.other",
     "DESCRIBE bobs.public.bobs",

@@ -30,7 +30,7 @@ use crate::tenant::{Principal, Scope, SessionKey, TenantBinding, TenantId};
 
 /// The engine in this process, and the tenant that statements are for.
 pub struct Embedded {
-    engine: Engine,
+    pub(super) engine: Engine,
     binding: TenantBinding,
     names: NameDefaults,
     /// What temporary tables are kept under.

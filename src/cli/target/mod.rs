@@ -1,12 +1,13 @@
 //! Where commands work: on the databases of a directory, or through a server.
 //!
-//! Both speak in the messages of `CatalogService` and in Arrow, so that a
-//! command is written once and prints the same for both.
+//! Both speak in the messages of `CatalogService` and `OperatorService` and in Arrow,
+//! so that a command is written once and prints the same for both.
 //!
 //! Architecture invariant: nothing above this module knows which of the two it
 //! talks to.
 
 mod embedded;
+mod operator;
 mod remote;
 mod url;
 
@@ -23,7 +24,7 @@ pub use self::embedded::Embedded;
 pub use self::remote::Remote;
 pub use self::url::ServerUrl;
 
-use super::failure::Outcome;
+use super::failure::{Failure, Outcome};
 use crate::config::JammiConfig;
 use crate::server::proto::catalog::{
     CreateTableRequest, Model, RegisterModelRequest, RegisterSourceRequest, RegisterSourceResponse,
@@ -89,6 +90,8 @@ macro_rules! each {
         }
     };
 }
+
+use each;
 
 impl Target {
     /// Opens the directory that `config` names.
@@ -207,4 +210,13 @@ impl Target {
             Target::Remote(target) => target.close().await,
         }
     }
+}
+
+/// A message's field that a server always sets.
+fn present<T>(field: Option<T>, what: &str) -> Outcome<T> {
+    field.ok_or_else(|| unreadable(&format!("no {what} in it")))
+}
+
+fn unreadable(why: &str) -> Failure {
+    Failure::Engine(format!("the server's answer cannot be read: {why}"))
 }

@@ -1,5 +1,5 @@
 //! The target behind a server: `CatalogService` for what there is, Flight SQL
-//! for rows, and a session of its own for the tenant.
+//! for rows, `OperatorService` for what runs it, and a session of its own for the tenant.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 use super::super::failure::{Failure, Outcome, root_cause};
 use super::super::settings::API_KEY_VARIABLE;
-use super::{Rows, ServerUrl, TableRecord};
+use super::{Rows, ServerUrl, TableRecord, present, unreadable};
 use crate::engine::may_assign;
 use crate::server::proto::catalog::catalog_service_client::CatalogServiceClient;
 use crate::server::proto::catalog::{
@@ -33,6 +33,7 @@ use crate::server::proto::catalog::{
     ListTablesRequest, Model, RefreshSourceRequest, RegisterModelRequest, RegisterSourceRequest,
     RegisterSourceResponse, Source, Table,
 };
+use crate::server::proto::operator::operator_service_client::OperatorServiceClient;
 use crate::server::proto::session::session_service_client::SessionServiceClient;
 use crate::server::proto::session::{
     ClearTenantRequest, GetTenantRequest, SetTenantRequest, Tenant,
@@ -48,12 +49,13 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// The largest message taken from a server.
 const MESSAGE_BYTES_MAX: usize = 256 << 20;
 
-type Wire = InterceptedService<Channel, Metadata>;
+pub(super) type Wire = InterceptedService<Channel, Metadata>;
 
 /// A connection to a server, and the tenant that its session is bound to.
 pub struct Remote {
     sessions: SessionServiceClient<Wire>,
     catalog: CatalogServiceClient<Wire>,
+    operator: OperatorServiceClient<Wire>,
     flight: FlightServiceClient<Wire>,
     tenant: Mutex<Option<TenantId>>,
 }
@@ -91,6 +93,8 @@ impl Remote {
         let mut remote = Remote {
             sessions: SessionServiceClient::new(wire.clone()),
             catalog: CatalogServiceClient::new(wire.clone())
+                .max_decoding_message_size(MESSAGE_BYTES_MAX),
+            operator: OperatorServiceClient::new(wire.clone())
                 .max_decoding_message_size(MESSAGE_BYTES_MAX),
             flight: FlightServiceClient::new(wire).max_decoding_message_size(MESSAGE_BYTES_MAX),
             tenant: Mutex::default(),
@@ -281,6 +285,11 @@ impl Remote {
         self.catalog.clone()
     }
 
+    /// As [`Remote::catalog`].
+    pub(super) fn operator(&self) -> OperatorServiceClient<Wire> {
+        self.operator.clone()
+    }
+
     fn flight_sql(&self) -> FlightSqlServiceClient<Wire> {
         FlightSqlServiceClient::new_from_inner(self.flight.clone())
     }
@@ -288,7 +297,7 @@ impl Remote {
 
 /// Puts the session's id on every call.
 #[derive(Clone)]
-struct Metadata {
+pub(super) struct Metadata {
     session: MetadataValue<Ascii>,
     authorization: Option<MetadataValue<Ascii>>,
 }
@@ -393,13 +402,4 @@ fn table_records(batch: &RecordBatch) -> Outcome<Vec<TableRecord>> {
             })
         })
         .collect()
-}
-
-/// A message's field that a server always sets.
-fn present<T>(field: Option<T>, what: &str) -> Outcome<T> {
-    field.ok_or_else(|| unreadable(&format!("no {what} in it")))
-}
-
-fn unreadable(why: &str) -> Failure {
-    Failure::Engine(format!("the server's answer cannot be read: {why}"))
 }

@@ -5,6 +5,7 @@
 //! from [`BoundParameters`], a cache of bounded size: what it forgets has to be
 //! bound again. Closing a statement has nothing to free but that.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use arrow_flight::sql::{
 };
 use arrow_flight::{FlightData, FlightDescriptor, FlightInfo};
 use bytes::Bytes;
-use futures::Stream;
+use futures::{FutureExt, Stream};
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
@@ -164,6 +165,8 @@ impl FlightServer {
         command: CommandPreparedStatementQuery,
     ) -> Result<MessageStream> {
         let content = self.open_prepared(caller, &command.prepared_statement_handle)?;
+        let mut run = self.begin(caller, &content, None)?;
+        let progress = Arc::clone(run.progress());
         let reads = |statement: &Statement| match statement.kind().reads() {
             true => Ok(()),
             false => Err(Error::FailedPrecondition(
@@ -171,7 +174,9 @@ impl FlightServer {
                     .into(),
             )),
         };
-        self.run(caller, &content, reads).await
+        let running = self.run(caller, &content, &progress, reads);
+        let messages = run.until_ended(running.boxed()).await?;
+        Ok(run.stream(messages))
     }
 
     /// Forgets what is kept for a handle. A handle that has expired or whose

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::ipc::writer::IpcWriteOptions;
 use arrow_flight::sql::{
@@ -9,11 +10,11 @@ use arrow_flight::sql::{
 };
 use arrow_flight::{FlightDescriptor, FlightEndpoint, FlightInfo, IpcMessage, SchemaAsIpc, Ticket};
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
 use prost::Message;
 use prost_types::Timestamp;
 
-use crate::engine::{RecordStream, SessionTransaction, Statement};
+use crate::engine::{Engine, Progress, RecordStream, SessionTransaction, Statement};
 use crate::error::{Error, Result};
 
 use super::ticket::{Content, Kind};
@@ -160,7 +161,8 @@ impl FlightServer {
         if let Some(messages) = self.polled.fetch(content.serial).await {
             return messages;
         }
-        let mut run = self.runs.start(content.serial)?;
+        let mut run = self.begin(caller, &content, Some(content.serial))?;
+        let progress = Arc::clone(run.progress());
         let once = |statement: &Statement| {
             if statement.kind().reads() {
                 return Ok(());
@@ -168,32 +170,37 @@ impl FlightServer {
             if self.unused_tickets.remove(&content.serial).is_some() {
                 return Ok(());
             }
-            self.runs.check(content.serial)?;
+            self.runs().check(content.serial)?;
             Err(Error::FailedPrecondition(
                 "the ticket was used before, and what writes runs once: ask for another with \
                  GetFlightInfo"
                     .into(),
             ))
         };
-        let running = self.run(caller, &content, once);
-        let messages = run.until_cancelled(running).await?;
+        let running = self.run(caller, &content, &progress, once);
+        let messages = run.until_ended(running.boxed()).await?;
         Ok(run.stream(messages))
     }
 
-    /// Runs `content`, if `admit` lets its statement pass.
+    /// Runs `content`, if `admit` lets its statement pass, and notes in `progress` how
+    /// far it is.
     pub(super) async fn run(
         &self,
         caller: &Caller,
         content: &Content,
+        progress: &Arc<Progress>,
         admit: impl FnOnce(&Statement) -> Result<()> + Send,
     ) -> Result<MessageStream> {
         let Answer {
             statement,
             rows,
             open,
-        } = self.answer(caller, content, admit).await?;
+        } = self
+            .answer(&self.engine.following(progress), caller, content, admit)
+            .await?;
         let actual = rows.schema();
         let sent = wire::announced_schema(&statement.schema(), &actual);
+        let rows = counted(rows, progress);
         let Some(open) = open else {
             return Ok(self.messages(rows, &actual, sent));
         };
@@ -204,15 +211,18 @@ impl FlightServer {
     }
 
     /// The rows that `content` answers with. What writes has written when this
-    /// returns.
+    /// returns. `engine` is the one that follows the statement.
     pub(super) async fn answer(
         &self,
+        engine: &Engine,
         caller: &Caller,
         content: &Content,
         admit: impl FnOnce(&Statement) -> Result<()> + Send,
     ) -> Result<Answer> {
         if let Some(statement) = self.control_of(caller, content).await? {
             admit(&statement)?;
+            // What it does is not undone.
+            engine.commits()?;
             let rows = self.control(caller, content, &statement).await?;
             return Ok(Answer {
                 statement,
@@ -224,10 +234,7 @@ impl FlightServer {
             let statement = self.prepare_within(caller, content, None).await?;
             let values = bound(&statement, content)?;
             admit(&statement)?;
-            let rows = self
-                .engine
-                .execute(&caller.scope, &statement, &values)
-                .await?;
+            let rows = engine.execute(&caller.scope, &statement, &values).await?;
             self.note_temporary(caller, statement.makes_temporary());
             return Ok(Answer {
                 statement,
@@ -245,8 +252,7 @@ impl FlightServer {
         if !statement.kind().reads() {
             running.writes();
         }
-        let rows = self
-            .engine
+        let rows = engine
             .execute_within(&caller.scope, &statement, &values, Some(&transaction))
             .await;
         running.finish();
@@ -267,6 +273,18 @@ pub(super) struct Answer {
     pub rows: RecordStream,
     /// The transaction that they are read in.
     open: Option<Arc<Open>>,
+}
+
+/// `rows`, whose number is noted in `progress`.
+pub(super) fn counted<S>(
+    rows: S,
+    progress: &Arc<Progress>,
+) -> impl Stream<Item = Result<RecordBatch>> + Send + Unpin + use<S>
+where
+    S: Stream<Item = Result<RecordBatch>> + Send + Unpin,
+{
+    let progress = Arc::clone(progress);
+    rows.inspect_ok(move |batch| progress.add_rows(batch.num_rows()))
 }
 
 /// The values of `content`'s parameters in the types that `statement` takes.

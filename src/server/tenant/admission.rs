@@ -32,6 +32,7 @@ pub struct Admitted {
     /// Whether the session is bound to a tenant that its principal may act as no more.
     is_withdrawn: bool,
     generation: u64,
+    unbound_generation: u64,
     anonymous_reads: bool,
     connection: Option<ConnectionId>,
     is_of_page: bool,
@@ -131,9 +132,31 @@ impl Admitted {
     }
 
     /// Changes whenever the session's binding does: what was made under one
-    /// generation is not to be used under another. 0 when nothing is bound.
+    /// generation is not to be used under another. When nothing is bound it is 0, or
+    /// another one since the session was ended.
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// The generation of the session once it is bound to nothing.
+    pub(in crate::server) fn unbound_generation(&self) -> u64 {
+        self.unbound_generation
+    }
+
+    /// Refuses to go on in a session that was ended since the request came in.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`].
+    pub(in crate::server) fn require_unended(&self) -> Result<()> {
+        let now = self.session.as_ref().map_or(0, |session| {
+            self.keys.unbound_generation(&self.principal, session)
+        });
+        match now == self.unbound_generation {
+            true => Ok(()),
+            false => Err(Error::Cancelled(
+                "the session was ended meanwhile: bind it anew".into(),
+            )),
+        }
     }
 
     /// The connection that the request came by.
@@ -221,6 +244,9 @@ impl TenantInterceptor {
         }
         let tenant = bound.map(|bound| bound.tenant);
         let tenant = tenant.or_else(|| principal.only_tenant());
+        let unbound_generation = session.as_ref().map_or(0, |session| {
+            self.keys.unbound_generation(principal, session)
+        });
         let is_withdrawn = tenant.is_some_and(|tenant| !principal.acts_for(tenant));
         Ok(Admitted {
             principal: principal.clone(),
@@ -228,7 +254,8 @@ impl TenantInterceptor {
             keys: self.keys.clone(),
             tenant: tenant.filter(|_| !is_withdrawn),
             is_withdrawn,
-            generation: bound.map_or(0, |bound| bound.generation),
+            generation: bound.map_or(unbound_generation, |bound| bound.generation),
+            unbound_generation,
             anonymous_reads: self.anonymous_reads,
             connection: None,
             is_of_page,

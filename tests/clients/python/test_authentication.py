@@ -106,8 +106,19 @@ def test_keys_are_made_shown_replaced_and_revoked_beside_the_server(guarded, ali
         "--artifact-dir", guarded.artifact_dir, "keys", "revoke", second.split("_")[1], code=1
     )
     assert "no API key" in again.stderr
-    remote = jammi("--url", guarded.url, "keys", "list", code=2)
-    assert "--artifact-dir" in remote.stderr
+    # Through the server too, for an operator alone.
+    operator = make(guarded, "ops", "--role", "operator")
+    remote = ("--url", guarded.url, "keys")
+    third = jammi(
+        *remote, "create", "alice", "--acts-for", alice, env={"JAMMI_API_KEY": operator}
+    ).stdout.strip()
+    assert query(third).stdout == "one\n1\n"
+    fourth = jammi(
+        *remote, "rotate", third.split("_")[1], env={"JAMMI_API_KEY": operator}
+    ).stdout.strip()
+    assert query(fourth).stdout == "one\n1\n"
+    denied = jammi(*remote, "list", env={"JAMMI_API_KEY": fourth}, code=1)
+    assert "the role operator" in denied.stderr
 
     # Secrets are nowhere but with their holders.
     guarded.stop()
@@ -118,7 +129,7 @@ def test_keys_are_made_shown_replaced_and_revoked_beside_the_server(guarded, ali
         if path.is_file()
     ]
     shown.append(jammi("config", "show", env={"JAMMI_API_KEY": first}).stdout)
-    for key in (first, second):
+    for key in (first, second, third, fourth, operator):
         secret = key.split("_")[2]
         assert not any(secret in text for text in shown)
 
@@ -126,7 +137,8 @@ def test_keys_are_made_shown_replaced_and_revoked_beside_the_server(guarded, ali
 @pytest.mark.feature("adbc (Python)", "authentication")
 @pytest.mark.feature("pyarrow.flight", "authentication")
 def test_users_sign_in_by_passwords_of_their_own(start, alice, bob):
-    server = start("data", env={"JAMMI_AUTH__METHODS": "password", "JAMMI_LOG__FILTER": "trace"})
+    methods = {"JAMMI_AUTH__METHODS": "password,api_key", "JAMMI_LOG__FILTER": "trace"}
+    server = start("data", env=methods)
     tenants = {"alice": alice, "bob": bob}
     passwords = {user: f"the password of {user}" for user in tenants}
 
@@ -164,11 +176,19 @@ def test_users_sign_in_by_passwords_of_their_own(start, alice, bob):
     assert "exists" in users("create", "bob", "--all-tenants", stdin="long enough", code=1).stderr
     listed = users("list", "--format", "ndjson").stdout
     assert [json.loads(line)["user"] for line in listed.splitlines()] == ["alice", "bob"]
+    # Through the server too, for an operator.
+    operator = make(server, "ops", "--role", "operator")
+    jammi(
+        "--url", server.url, "users", "create", "dora", "--acts-for", alice,
+        stdin="the password of dora\n", env={"JAMMI_API_KEY": operator},
+    )
+    assert rows(server, {"username": "dora", "password": "the password of dora"}, "SELECT 1")
+
     users("drop", "bob")
     with pytest.raises(adbc_driver_flightsql.dbapi.Error):
         rows(server, options, "SELECT 1")
     assert "no user `bob`" in users("drop", "bob", code=1).stderr
-    assert "--artifact-dir" in jammi("--url", server.url, "users", "list", code=2).stderr
+    assert "credential" in jammi("--url", server.url, "users", "list", code=1).stderr
 
     # Passwords are nowhere but with their users.
     server.stop()
@@ -178,5 +198,5 @@ def test_users_sign_in_by_passwords_of_their_own(start, alice, bob):
         for path in server.artifact_dir.rglob("*")
         if path.is_file()
     ]
-    for password in (*passwords.values(), "another password"):
+    for password in (*passwords.values(), "another password", "the password of dora"):
         assert not any(password in text for text in shown)
