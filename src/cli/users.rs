@@ -3,7 +3,7 @@
 //! As with keys, the command works on the databases of a directory, also beside a
 //! server that runs on it.
 
-use std::io::{self, BufRead, IsTerminal};
+use std::io::{self, BufRead};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray, TimestampMillisecondArray};
@@ -51,14 +51,12 @@ pub async fn run(global: &GlobalArgs, command: UsersCommand) -> Outcome {
 
 /// The first line of stdin, which a terminal does not show.
 fn password() -> Outcome<String> {
-    let unread =
-        |error: io::Error| Failure::Usage(format!("the password cannot be read ({error})"));
-    if io::stdin().is_terminal() {
-        notice("type the password, which is not shown, and press Enter");
-        return console::Term::stderr().read_secure_line().map_err(unread);
+    if let Some(typed) = settings::typed_password()? {
+        return Ok(typed);
     }
     let mut line = String::new();
-    io::stdin().lock().read_line(&mut line).map_err(unread)?;
+    let read = io::stdin().lock().read_line(&mut line);
+    read.map_err(settings::unread_password)?;
     let line = line.strip_suffix('\n').unwrap_or(&line);
     Ok(line.strip_suffix('\r').unwrap_or(line).to_owned())
 }
