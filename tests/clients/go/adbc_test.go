@@ -15,20 +15,21 @@ import (
 
 func TestADBC(t *testing.T) {
 	features{
-		connect:      adbcConnect,
-		session:      adbcSession,
-		query:        adbcQuery,
-		parameters:   adbcParameters,
-		prepared:     adbcPrepared,
-		batch:        adbcBatch,
-		ingest:       adbcIngest,
-		transactions: adbcTransactions,
-		metadata:     adbcMetadata,
-		cancel:       adbcCancel,
-		errors:       adbcErrors,
-		isolation:    adbcIsolation,
-		types:        adbcTypes,
-		streaming:    adbcStreaming,
+		connect:        adbcConnect,
+		session:        adbcSession,
+		authentication: adbcAuthentication,
+		query:          adbcQuery,
+		parameters:     adbcParameters,
+		prepared:       adbcPrepared,
+		batch:          adbcBatch,
+		ingest:         adbcIngest,
+		transactions:   adbcTransactions,
+		metadata:       adbcMetadata,
+		cancel:         adbcCancel,
+		errors:         adbcErrors,
+		isolation:      adbcIsolation,
+		types:          adbcTypes,
+		streaming:      adbcStreaming,
 	}.test(t, "Go ADBC driver (arrow-adbc)")
 }
 

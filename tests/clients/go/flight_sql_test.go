@@ -18,20 +18,21 @@ import (
 
 func TestFlightSQL(t *testing.T) {
 	features{
-		connect:      flightConnect,
-		session:      flightSession,
-		query:        flightQuery,
-		parameters:   flightParameters,
-		prepared:     flightPrepared,
-		batch:        flightBatch,
-		ingest:       flightIngest,
-		transactions: flightTransactions,
-		metadata:     flightMetadata,
-		cancel:       flightCancel,
-		errors:       flightErrors,
-		isolation:    flightIsolation,
-		types:        flightTypes,
-		streaming:    flightStreaming,
+		connect:        flightConnect,
+		session:        flightSession,
+		authentication: flightAuthentication,
+		query:          flightQuery,
+		parameters:     flightParameters,
+		prepared:       flightPrepared,
+		batch:          flightBatch,
+		ingest:         flightIngest,
+		transactions:   flightTransactions,
+		metadata:       flightMetadata,
+		cancel:         flightCancel,
+		errors:         flightErrors,
+		isolation:      flightIsolation,
+		types:          flightTypes,
+		streaming:      flightStreaming,
 	}.test(t, "Go flightsql.Client (arrow-go)")
 }
 
