@@ -61,7 +61,7 @@ async function signIn(context: BrowserContext, server: Server, keys: Record<stri
 }
 
 test("a page acts for the tenant of the key that is typed into it", {
-  tag: ["@authentication", "@isolation"],
+  tag: ["@token", "@isolation"],
 }, async ({ context }) => {
   const { server, keys } = await guarded();
   await signIn(context, server, keys);
@@ -69,7 +69,7 @@ test("a page acts for the tenant of the key that is typed into it", {
 });
 
 test("over TLS too, where both ports are encrypted", {
-  tag: ["@authentication", "@isolation"],
+  tag: ["@token", "@encryption", "@isolation"],
 }, async () => {
   const certificates = new Certificates();
   const { server, keys } = await guarded(certificates.settings());

@@ -76,13 +76,7 @@ pub struct GlobalArgs {
     )]
     pub client_private_key_file: Option<PathBuf>,
     /// Sign in to a server as this user. The password is typed, unless there is a file of it.
-    #[arg(
-        id = "sign_in_as",
-        long = "user",
-        global = true,
-        env = "JAMMI_USER",
-        value_name = "NAME"
-    )]
+    #[arg(long = "user", global = true, env = "JAMMI_USER", value_name = "NAME")]
     pub sign_in_as: Option<String>,
     /// Read that user's password from the first line of a file.
     #[arg(

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/apache/arrow-adbc/go/adbc"
@@ -118,146 +119,177 @@ func signsIn(t *testing.T, at *guarded, by signIn, holders [2]holder) {
 	}
 }
 
-func flightAuthentication(t *testing.T) {
-	plain, encrypted := guard(t, false), guard(t, true)
-	run := func(ctx context.Context, t *testing.T, at *guarded, as holder, sign func(context.Context, *flightsql.Client) (context.Context, error), sql string) (string, error) {
-		transport := insecurely
-		if at.authority != nil {
-			config := at.authority.trusted(t, as.certificate, as.keyOfIt)
-			transport = grpc.WithTransportCredentials(credentials.NewTLS(config))
-		}
-		client, err := flightsql.NewClient(at.Address, nil, nil, transport)
-		require.NoError(t, err)
-		defer client.Close()
-		if ctx, err = sign(ctx, client); err != nil {
-			return "", err
-		}
-		if sql[0] != 'S' {
-			_, err := client.ExecuteUpdate(ctx, sql)
-			return "", err
-		}
-		info, err := client.Execute(ctx, sql)
-		found, err := readAll(ctx, client, info, err)
-		if err != nil {
-			return "", err
-		}
-		return fmt.Sprint(found.rows), nil
+// ways are how a client signs in.
+type ways struct {
+	token, certificate signIn
+	// By what is done with the user and the password.
+	passwords map[string]signIn
+}
+
+func (w ways) byToken(t *testing.T) {
+	at := guard(t, false)
+	signsIn(t, at, w.token, at.keys)
+}
+
+func (w ways) byPassword(t *testing.T) {
+	at := guard(t, false)
+	for name, by := range w.passwords {
+		t.Run(name, func(t *testing.T) { signsIn(t, at, by, at.passwords) })
+		t.Run(name+", with a key for a password", func(t *testing.T) { signsIn(t, at, by, at.keys) })
 	}
-	header := func(value string) func(context.Context, *flightsql.Client) (context.Context, error) {
-		return func(ctx context.Context, _ *flightsql.Client) (context.Context, error) {
-			return metadata.AppendToOutgoingContext(ctx, "authorization", value), nil
-		}
+}
+
+func (w ways) byCertificate(t *testing.T) {
+	at := guard(t, true)
+	signsIn(t, at, w.certificate, at.shown)
+}
+
+func (w ways) encrypted(t *testing.T) {
+	at := guard(t, true)
+	t.Run("by a token", func(t *testing.T) { signsIn(t, at, w.token, at.keys) })
+	for name, by := range w.passwords {
+		t.Run(name, func(t *testing.T) { signsIn(t, at, by, at.passwords) })
 	}
-	bearer := func(ctx context.Context, t *testing.T, at *guarded, as holder, sql string) (string, error) {
-		return run(ctx, t, at, as, header("Bearer "+as.secret), sql)
-	}
-	basic := func(ctx context.Context, t *testing.T, at *guarded, as holder, sql string) (string, error) {
-		encoded := base64.StdEncoding.EncodeToString([]byte(as.user + ":" + as.secret))
-		return run(ctx, t, at, as, header("Basic "+encoded), sql)
-	}
-	shake := func(ctx context.Context, t *testing.T, at *guarded, as holder, sql string) (string, error) {
-		return run(ctx, t, at, as, func(ctx context.Context, client *flightsql.Client) (context.Context, error) {
-			return client.Client.AuthenticateBasicToken(ctx, as.user, as.secret)
-		}, sql)
-	}
-	certificate := func(ctx context.Context, t *testing.T, at *guarded, as holder, sql string) (string, error) {
-		return run(ctx, t, at, as, func(ctx context.Context, _ *flightsql.Client) (context.Context, error) {
+	t.Run("but not by another root", func(t *testing.T) {
+		another := &guarded{Server: at.Server, authority: newAuthority(t)}
+		rows, err := w.token(t.Context(), t, another, at.keys[0], "SELECT 1")
+		require.Error(t, err, rows)
+		require.Contains(t, err.Error(), "certificate")
+	})
+}
+
+var flightWays = ways{
+	token: func(ctx context.Context, t *testing.T, at *guarded, as holder, sql string) (string, error) {
+		return flightRun(ctx, t, at, as, header("Bearer "+as.secret), sql)
+	},
+	certificate: func(ctx context.Context, t *testing.T, at *guarded, as holder, sql string) (string, error) {
+		return flightRun(ctx, t, at, as, func(ctx context.Context, _ *flightsql.Client) (context.Context, error) {
 			return ctx, nil
 		}, sql)
-	}
-	for name, at := range map[string]*guarded{"plain": plain, "encrypted": encrypted} {
-		t.Run(name+", by a token", func(t *testing.T) { signsIn(t, at, bearer, at.keys) })
-		t.Run(name+", by Basic on every call", func(t *testing.T) { signsIn(t, at, basic, at.keys) })
-		t.Run(name+", by a password on every call", func(t *testing.T) { signsIn(t, at, basic, at.passwords) })
-		t.Run(name+", by a handshake", func(t *testing.T) { signsIn(t, at, shake, at.keys) })
-		t.Run(name+", by a handshake with a password", func(t *testing.T) { signsIn(t, at, shake, at.passwords) })
-	}
-	t.Run("by a certificate", func(t *testing.T) { signsIn(t, encrypted, certificate, encrypted.shown) })
+	},
+	passwords: map[string]signIn{
+		"by Basic on every call": func(ctx context.Context, t *testing.T, at *guarded, as holder, sql string) (string, error) {
+			encoded := base64.StdEncoding.EncodeToString([]byte(as.user + ":" + as.secret))
+			return flightRun(ctx, t, at, as, header("Basic "+encoded), sql)
+		},
+		"by a handshake": func(ctx context.Context, t *testing.T, at *guarded, as holder, sql string) (string, error) {
+			return flightRun(ctx, t, at, as, func(ctx context.Context, client *flightsql.Client) (context.Context, error) {
+				return client.Client.AuthenticateBasicToken(ctx, as.user, as.secret)
+			}, sql)
+		},
+	},
 }
 
-func sqlAuthentication(t *testing.T) {
-	plain, encrypted := guard(t, false), guard(t, true)
-	run := func(ctx context.Context, t *testing.T, at *guarded, as holder, user *url.Userinfo, values url.Values, sql string) (string, error) {
-		if at.authority != nil {
-			name := uuid.NewString()
-			require.NoError(t, sqldriver.RegisterTLSConfig(name, at.authority.trusted(t, as.certificate, as.keyOfIt)))
-			values.Set("tls", name)
-		}
-		dsn := url.URL{Scheme: "flightsql", User: user, Host: at.Address, RawQuery: values.Encode()}
-		db := open(t, dsn.String())
-		defer db.Close()
-		if sql[0] != 'S' {
-			_, err := db.ExecContext(ctx, sql)
-			return "", err
-		}
-		found, err := fetch(db.QueryContext(ctx, sql))
-		if err != nil {
-			return "", err
-		}
-		return fmt.Sprint(found), nil
+// sign has the calls that are made with the context carry a credential.
+type sign func(context.Context, *flightsql.Client) (context.Context, error)
+
+func header(value string) sign {
+	return func(ctx context.Context, _ *flightsql.Client) (context.Context, error) {
+		return metadata.AppendToOutgoingContext(ctx, "authorization", value), nil
 	}
-	basic := func(ctx context.Context, t *testing.T, at *guarded, as holder, sql string) (string, error) {
-		return run(ctx, t, at, as, url.UserPassword(as.user, as.secret), url.Values{}, sql)
-	}
-	token := func(ctx context.Context, t *testing.T, at *guarded, as holder, sql string) (string, error) {
-		return run(ctx, t, at, as, nil, url.Values{"token": {as.secret}}, sql)
-	}
-	certificate := func(ctx context.Context, t *testing.T, at *guarded, as holder, sql string) (string, error) {
-		return run(ctx, t, at, as, nil, url.Values{}, sql)
-	}
-	for name, at := range map[string]*guarded{"plain": plain, "encrypted": encrypted} {
-		t.Run(name+", by a token", func(t *testing.T) { signsIn(t, at, token, at.keys) })
-		t.Run(name+", by Basic on every call", func(t *testing.T) { signsIn(t, at, basic, at.keys) })
-		t.Run(name+", by a password on every call", func(t *testing.T) { signsIn(t, at, basic, at.passwords) })
-	}
-	t.Run("by a certificate", func(t *testing.T) { signsIn(t, encrypted, certificate, encrypted.shown) })
 }
 
-func adbcAuthentication(t *testing.T) {
-	plain, encrypted := guard(t, false), guard(t, true)
-	run := func(ctx context.Context, at *guarded, as holder, options map[string]string, sql string) (rows string, err error) {
-		options[adbc.OptionKeyURI] = at.URL
-		if at.authority != nil {
-			options[driver.OptionSSLRootCerts] = at.authority.pem
-		}
-		if as.certificate != "" {
-			options[driver.OptionMTLSCertChain], options[driver.OptionMTLSPrivateKey] = as.certificate, as.keyOfIt
-		}
-		database, err := driver.NewDriver(memory.DefaultAllocator).NewDatabase(options)
-		if err != nil {
-			return "", err
-		}
-		defer func() { err = errors.Join(err, database.Close()) }()
-		connection, err := database.Open(ctx)
-		if err != nil {
-			return "", err
-		}
-		opened := &ADBC{connection, ctx}
-		defer func() { err = errors.Join(err, opened.end()) }()
-		if sql[0] != 'S' {
-			_, err := opened.write(sql, nil)
-			return "", err
-		}
-		found, err := opened.answer(sql, nil)
-		if err != nil {
-			return "", err
-		}
-		return fmt.Sprint(found.rows), nil
+func flightRun(ctx context.Context, t *testing.T, at *guarded, as holder, sign sign, sql string) (string, error) {
+	t.Helper()
+	transport := insecurely
+	if at.authority != nil {
+		config := at.authority.trusted(t, as.certificate, as.keyOfIt)
+		transport = grpc.WithTransportCredentials(credentials.NewTLS(config))
 	}
-	password := func(ctx context.Context, _ *testing.T, at *guarded, as holder, sql string) (string, error) {
-		options := map[string]string{adbc.OptionKeyUsername: as.user, adbc.OptionKeyPassword: as.secret}
-		return run(ctx, at, as, options, sql)
+	client, err := flightsql.NewClient(at.Address, nil, nil, transport)
+	require.NoError(t, err)
+	defer client.Close()
+	if ctx, err = sign(ctx, client); err != nil {
+		return "", err
 	}
-	header := func(ctx context.Context, _ *testing.T, at *guarded, as holder, sql string) (string, error) {
-		return run(ctx, at, as, map[string]string{driver.OptionAuthorizationHeader: "Bearer " + as.secret}, sql)
+	if !strings.HasPrefix(sql, "SELECT") {
+		_, err := client.ExecuteUpdate(ctx, sql)
+		return "", err
 	}
-	certificate := func(ctx context.Context, _ *testing.T, at *guarded, as holder, sql string) (string, error) {
-		return run(ctx, at, as, map[string]string{}, sql)
+	info, err := client.Execute(ctx, sql)
+	found, err := readAll(ctx, client, info, err)
+	if err != nil {
+		return "", err
 	}
-	for name, at := range map[string]*guarded{"plain": plain, "encrypted": encrypted} {
-		t.Run(name+", by a header", func(t *testing.T) { signsIn(t, at, header, at.keys) })
-		t.Run(name+", by a user and a key", func(t *testing.T) { signsIn(t, at, password, at.keys) })
-		t.Run(name+", by a user and a password", func(t *testing.T) { signsIn(t, at, password, at.passwords) })
+	return fmt.Sprint(found.rows), nil
+}
+
+var sqlWays = ways{
+	token: func(ctx context.Context, t *testing.T, at *guarded, as holder, sql string) (string, error) {
+		return sqlRun(ctx, t, at, as, nil, url.Values{"token": {as.secret}}, sql)
+	},
+	certificate: func(ctx context.Context, t *testing.T, at *guarded, as holder, sql string) (string, error) {
+		return sqlRun(ctx, t, at, as, nil, url.Values{}, sql)
+	},
+	passwords: map[string]signIn{
+		"by Basic on every call": func(ctx context.Context, t *testing.T, at *guarded, as holder, sql string) (string, error) {
+			return sqlRun(ctx, t, at, as, url.UserPassword(as.user, as.secret), url.Values{}, sql)
+		},
+	},
+}
+
+func sqlRun(ctx context.Context, t *testing.T, at *guarded, as holder, user *url.Userinfo, values url.Values, sql string) (string, error) {
+	t.Helper()
+	if at.authority != nil {
+		name := uuid.NewString()
+		require.NoError(t, sqldriver.RegisterTLSConfig(name, at.authority.trusted(t, as.certificate, as.keyOfIt)))
+		values.Set("tls", name)
 	}
-	t.Run("by a certificate", func(t *testing.T) { signsIn(t, encrypted, certificate, encrypted.shown) })
+	dsn := url.URL{Scheme: "flightsql", User: user, Host: at.Address, RawQuery: values.Encode()}
+	db := open(t, dsn.String())
+	defer db.Close()
+	if !strings.HasPrefix(sql, "SELECT") {
+		_, err := db.ExecContext(ctx, sql)
+		return "", err
+	}
+	found, err := fetch(db.QueryContext(ctx, sql))
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprint(found), nil
+}
+
+var adbcWays = ways{
+	token: func(ctx context.Context, _ *testing.T, at *guarded, as holder, sql string) (string, error) {
+		return adbcRun(ctx, at, as, map[string]string{driver.OptionAuthorizationHeader: "Bearer " + as.secret}, sql)
+	},
+	certificate: func(ctx context.Context, _ *testing.T, at *guarded, as holder, sql string) (string, error) {
+		return adbcRun(ctx, at, as, map[string]string{}, sql)
+	},
+	passwords: map[string]signIn{
+		"by a handshake": func(ctx context.Context, _ *testing.T, at *guarded, as holder, sql string) (string, error) {
+			options := map[string]string{adbc.OptionKeyUsername: as.user, adbc.OptionKeyPassword: as.secret}
+			return adbcRun(ctx, at, as, options, sql)
+		},
+	},
+}
+
+func adbcRun(ctx context.Context, at *guarded, as holder, options map[string]string, sql string) (rows string, err error) {
+	options[adbc.OptionKeyURI] = at.URL
+	if at.authority != nil {
+		options[driver.OptionSSLRootCerts] = at.authority.pem
+	}
+	if as.certificate != "" {
+		options[driver.OptionMTLSCertChain], options[driver.OptionMTLSPrivateKey] = as.certificate, as.keyOfIt
+	}
+	database, err := driver.NewDriver(memory.DefaultAllocator).NewDatabase(options)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, database.Close()) }()
+	connection, err := database.Open(ctx)
+	if err != nil {
+		return "", err
+	}
+	opened := &ADBC{connection, ctx}
+	defer func() { err = errors.Join(err, opened.end()) }()
+	if !strings.HasPrefix(sql, "SELECT") {
+		_, err := opened.write(sql, nil)
+		return "", err
+	}
+	found, err := opened.answer(sql, nil)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprint(found.rows), nil
 }

@@ -14,20 +14,23 @@ import (
 // database/sql has no words for ingest.
 func TestDatabaseSQL(t *testing.T) {
 	features{
-		connect:        sqlConnect,
-		session:        sqlSession,
-		authentication: sqlAuthentication,
-		query:          sqlQuery,
-		parameters:     sqlParameters,
-		prepared:       sqlPrepared,
-		batch:          sqlBatch,
-		transactions:   sqlTransactions,
-		metadata:       sqlMetadata,
-		cancel:         sqlCancel,
-		errors:         sqlErrors,
-		isolation:      sqlIsolation,
-		types:          sqlTypes,
-		streaming:      sqlStreaming,
+		connect:      sqlConnect,
+		session:      sqlSession,
+		token:        sqlWays.byToken,
+		password:     sqlWays.byPassword,
+		certificate:  sqlWays.byCertificate,
+		encryption:   sqlWays.encrypted,
+		query:        sqlQuery,
+		parameters:   sqlParameters,
+		prepared:     sqlPrepared,
+		batch:        sqlBatch,
+		transactions: sqlTransactions,
+		metadata:     sqlMetadata,
+		cancel:       sqlCancel,
+		errors:       sqlErrors,
+		isolation:    sqlIsolation,
+		types:        sqlTypes,
+		streaming:    sqlStreaming,
 	}.test(t, "Go database/sql (arrow-go)")
 }
 

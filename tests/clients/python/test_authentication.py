@@ -34,7 +34,7 @@ def rows(server, options, sql):
         return cursor.fetchall()
 
 
-@pytest.mark.feature("adbc (Python)", "authentication")
+@pytest.mark.feature("adbc (Python)", "token", "password")
 def test_two_tenants_read_their_own_by_token_and_by_password(guarded, alice, bob):
     keys = {
         "alice": make(guarded, "alice", "--acts-for", alice),
@@ -65,7 +65,7 @@ def test_two_tenants_read_their_own_by_token_and_by_password(guarded, alice, bob
         assert "of bob" not in str(refused.value)
 
 
-@pytest.mark.feature("grpcio", "authentication")
+@pytest.mark.feature("grpcio", "token")
 def test_a_session_is_bound_to_what_its_key_acts_for(guarded, alice, bob):
     key = make(guarded, "alice", "--acts-for", alice)
     with grpc.insecure_channel(guarded.address) as channel:
@@ -181,8 +181,8 @@ def test_keys_are_made_shown_replaced_and_revoked_beside_the_server(guarded, ali
         assert not any(secret in text for text in shown)
 
 
-@pytest.mark.feature("adbc (Python)", "authentication")
-@pytest.mark.feature("pyarrow.flight", "authentication")
+@pytest.mark.feature("adbc (Python)", "password")
+@pytest.mark.feature("pyarrow.flight", "password")
 def test_users_sign_in_by_passwords_of_their_own(start, alice, bob):
     server = start("data", env={"JAMMI_AUTH__METHODS": "password", "JAMMI_LOG__FILTER": "trace"})
     tenants = {"alice": alice, "bob": bob}

@@ -64,16 +64,13 @@ async function signIn(browser: Browser, origin: string, server: Server, keys: Re
   await context.close();
 }
 
-test("two tenants' pages sign in by keys", { tag: ["@authentication", "@isolation"] }, async ({
-  browser,
-  origin,
-}) => {
+test("two tenants' pages sign in by keys", { tag: ["@token", "@isolation"] }, async ({ browser, origin }) => {
   const { server, keys } = await guarded(origin);
   await signIn(browser, origin, server, keys);
   await server.stop();
 });
 
-test("two tenants' pages sign in over TLS", { tag: ["@authentication", "@connect"] }, async ({
+test("two tenants' pages sign in over TLS", { tag: ["@token", "@encryption"] }, async ({
   browser,
   origin,
 }) => {

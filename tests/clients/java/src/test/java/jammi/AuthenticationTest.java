@@ -20,7 +20,6 @@ import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 
 /** Two tenants who sign in, at servers of their own. */
-@Tag("authentication")
 class AuthenticationTest extends ClientTest {
     /** What the driver is told, beside the address. */
     private record As(String user, Map<String, String> properties) {}
@@ -94,6 +93,7 @@ class AuthenticationTest extends ClientTest {
     }
 
     @Test
+    @Tag("password")
     void twoTenantsSignInByUserAndPassword() throws Exception {
         try (Server server = new Server(directory, Map.of("JAMMI_AUTH__METHODS", "api_key,password"))) {
             List<String> keys = keys(server);
@@ -105,6 +105,7 @@ class AuthenticationTest extends ClientTest {
     }
 
     @Test
+    @Tag("token")
     void twoTenantsSignInByToken() throws Exception {
         try (Server server = new Server(directory, Map.of("JAMMI_AUTH__METHODS", "api_key"))) {
             List<String> keys = keys(server);
@@ -113,6 +114,8 @@ class AuthenticationTest extends ClientTest {
     }
 
     @Test
+    @Tag("encryption")
+    @Tag("certificate")
     void twoTenantsSignInOverTls() throws Exception {
         Certificates certificates = new Certificates(directory);
         Certificates.Issued own = certificates.issue("server");
