@@ -3,6 +3,7 @@
 mod attempts;
 mod gates;
 mod others;
+mod panics;
 mod people;
 mod rotation;
 mod rpcs;
