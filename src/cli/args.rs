@@ -75,6 +75,18 @@ pub struct GlobalArgs {
         requires = "client_certificate_file"
     )]
     pub client_private_key_file: Option<PathBuf>,
+    /// Sign in to a server as this user. The password is typed, unless there is a file of it.
+    #[arg(long = "user", global = true, env = "JAMMI_USER", value_name = "NAME")]
+    pub sign_in_as: Option<String>,
+    /// Read that user's password from the first line of a file.
+    #[arg(
+        long,
+        global = true,
+        env = "JAMMI_PASSWORD_FILE",
+        value_name = "FILE",
+        requires = "sign_in_as"
+    )]
+    pub password_file: Option<PathBuf>,
     /// Read settings from a TOML file. [env: JAMMI_CONFIG]
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,

@@ -157,9 +157,9 @@ async fn on_installation(
 async fn open(global: &GlobalArgs) -> Outcome<Target> {
     match settings::server_url(global)? {
         Some(url) => {
-            let api_key = settings::api_key()?;
+            let credential = settings::credential(global)?;
             let tls = settings::client_tls(global)?;
-            Target::remote(&url, global.tenant, api_key.as_deref(), tls).await
+            Target::remote(&url, global.tenant, credential.as_ref(), tls).await
         }
         None => Target::embedded(&settings::load(global, None)?, global.tenant).await,
     }

@@ -3,17 +3,17 @@
 //! As with keys, the command works on the databases of a directory, also beside a
 //! server that runs on it, or through the server.
 
-use std::io::{self, BufRead, IsTerminal};
+use std::io::{self, BufRead};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray, TimestampMillisecondArray};
 
 use super::args::{NewUserArgs, UsersCommand};
-use super::failure::{Failure, Outcome};
+use super::failure::Outcome;
 use super::keys::{acts_for_message, acts_for_text};
-use super::notice;
 use super::sources::show;
 use super::target::Target;
+use super::{notice, settings};
 use crate::server::proto::operator::{CreateUserRequest, Secret, SetPasswordRequest, User};
 
 /// Runs one of the commands about users.
@@ -48,17 +48,12 @@ pub async fn run(target: &Target, command: UsersCommand) -> Outcome {
 
 /// The first line of stdin, which a terminal does not show.
 fn password() -> Outcome<Secret> {
-    let unread =
-        |error: io::Error| Failure::Usage(format!("the password cannot be read ({error})"));
-    if io::stdin().is_terminal() {
-        notice("type the password, which is not shown, and press Enter");
-        let text = console::Term::stderr().read_secure_line();
-        return Ok(Secret {
-            text: text.map_err(unread)?,
-        });
+    if let Some(text) = settings::typed_password()? {
+        return Ok(Secret { text });
     }
     let mut line = String::new();
-    io::stdin().lock().read_line(&mut line).map_err(unread)?;
+    let read = io::stdin().lock().read_line(&mut line);
+    read.map_err(settings::unread_password)?;
     let line = line.strip_suffix('\n').unwrap_or(&line);
     let text = line.strip_suffix('\r').unwrap_or(line).to_owned();
     Ok(Secret { text })

@@ -15,8 +15,10 @@ pub const COMMAND_LINE_VARIABLES: &[&str] = &[
     "JAMMI_CLIENT_PRIVATE_KEY_FILE",
     "JAMMI_CONFIG",
     "JAMMI_HISTORY",
+    "JAMMI_PASSWORD_FILE",
     "JAMMI_TENANT",
     "JAMMI_URL",
+    "JAMMI_USER",
 ];
 
 /// What all variables of ours start with.
@@ -152,6 +154,7 @@ pub(super) const KEYS: &[Key] = &[
     key("console.enabled", Kind::Switch),
     key("console.grpc_url", Kind::Text),
     key("auth.methods", Kind::List),
+    key("auth.failures_max", Kind::Number),
     key("auth.jwt.issuer", Kind::Text),
     key("auth.jwt.audiences", Kind::List),
     key("auth.jwt.algorithms", Kind::List),

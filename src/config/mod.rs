@@ -186,18 +186,32 @@ pub struct ConsoleConfig {
 }
 
 /// Who may ask.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuthConfig {
     /// What a request is authenticated by, in this order. With none, whoever
     /// reaches the server may act as any tenant.
     pub methods: Vec<AuthenticationMethod>,
+    /// How many credentials that are not accepted a peer may send in a minute.
+    pub failures_max: u32,
     /// Tokens of an issuer, where `methods` has `jwt`.
     pub jwt: JwtConfig,
     /// Clients' certificates, where `methods` has `mtls`.
     pub mtls: MtlsConfig,
     /// Users' passwords, where `methods` has `password`.
     pub password: PasswordConfig,
+}
+
+impl Default for AuthConfig {
+    fn default() -> Self {
+        AuthConfig {
+            methods: Vec::new(),
+            failures_max: 100,
+            jwt: JwtConfig::default(),
+            mtls: MtlsConfig::default(),
+            password: PasswordConfig::default(),
+        }
+    }
 }
 
 /// What a request is authenticated by.
@@ -286,8 +300,7 @@ pub struct MtlsConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PasswordConfig {
-    /// How many wrong passwords a peer may send in a minute for one user; ten times as
-    /// many for all.
+    /// How many wrong passwords a peer may send in a minute for one user.
     pub failures_max: u32,
     /// How long the token is good that a handshake answers.
     pub token_secs: u64,

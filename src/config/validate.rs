@@ -122,8 +122,12 @@ impl AuthConfig {
                 "name each once, in the order in which they are to be tried",
             );
         }
-        let failures = u64::from(self.password.failures_max);
-        between("auth.password.failures_max", failures, 1, 1 << 20)?;
+        for (name, failures) in [
+            ("auth.failures_max", self.failures_max),
+            ("auth.password.failures_max", self.password.failures_max),
+        ] {
+            between(name, failures.into(), 1, 1 << 20)?;
+        }
         let token = self.password.token_secs;
         between("auth.password.token_secs", token, 1, DURATION_MAX)?;
         match methods.contains(&AuthenticationMethod::Jwt) {
@@ -620,7 +624,7 @@ mod tests {
     #[test]
     fn a_value_out_of_range_names_its_setting() {
         type Change = fn(&mut JammiConfig);
-        let cases: [(&str, Change); 28] = [
+        let cases: [(&str, Change); 29] = [
             ("artifact_dir", |c| c.artifact_dir = "".into()),
             ("server.listen", |c| c.server.listen = "50051".into()),
             ("server.http_listen", |c| {
@@ -664,6 +668,7 @@ mod tests {
                 c.auth.jwt.keys_file = None;
                 c.auth.jwt.keys_url = Some("http://issuer.example.com/keys".into())
             }),
+            ("auth.failures_max", |c| c.auth.failures_max = 0),
             ("auth.password.failures_max", |c| {
                 c.auth.password.failures_max = 0
             }),

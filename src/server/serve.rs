@@ -330,7 +330,11 @@ impl BoundServer {
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
         let undescribed = |error| Error::internal("the services cannot be described", error);
-        let authenticate = AuthenticateLayer::new(Arc::clone(&self.extension), self.tls.clone());
+        let authenticate = AuthenticateLayer::new(
+            Arc::clone(&self.extension),
+            self.tls.clone(),
+            self.config.auth.failures_max,
+        );
         let admit = ServiceBuilder::new().layer(authenticate).layer(admission);
         Ok(Routes::new(admit.service(sessions))
             .add_service(admit.service(catalogs))

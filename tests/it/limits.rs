@@ -115,6 +115,13 @@ fn limits() -> Vec<(&'static str, Shown)> {
             By("tests/it/temporary.rs", "an_idle_session_loses_it"),
         ),
         (
+            "auth.failures_max",
+            By(
+                "tests/it/signing_in/attempts.rs",
+                "wrong_credentials_of_any_kind_are_bounded_by_peer",
+            ),
+        ),
+        (
             "auth.password.failures_max",
             By(
                 "tests/it/authentication.rs",

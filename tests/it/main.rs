@@ -39,6 +39,7 @@ mod row_groups;
 mod server;
 mod session;
 mod shares;
+mod signing_in;
 mod slow_readers;
 mod stops;
 #[cfg(feature = "substrait")]

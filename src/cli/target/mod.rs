@@ -25,6 +25,7 @@ pub use self::remote::Remote;
 pub use self::url::ServerUrl;
 
 use super::failure::{Failure, Outcome};
+use super::settings::Credential;
 use crate::config::JammiConfig;
 use crate::server::proto::catalog::{
     CreateTableRequest, Model, RegisterModelRequest, RegisterSourceRequest, RegisterSourceResponse,
@@ -100,15 +101,15 @@ impl Target {
         Ok(Target::Embedded(Box::new(target)))
     }
 
-    /// Connects to a server, in a session of its own, as the holder of `api_key` if
-    /// there is one; by `tls` where `url` says so.
+    /// Connects to a server, in a session of its own, by `credential` if there is one
+    /// and by `tls` where `url` says so.
     pub async fn remote(
         url: &ServerUrl,
         tenant: Option<TenantId>,
-        api_key: Option<&str>,
+        credential: Option<&Credential>,
         tls: ClientTlsConfig,
     ) -> Outcome<Self> {
-        let target = Remote::connect(url, tenant, api_key, tls).await?;
+        let target = Remote::connect(url, tenant, credential, tls).await?;
         Ok(Target::Remote(Box::new(target)))
     }
 

@@ -23,7 +23,7 @@ use tonic::{Request, Status};
 use uuid::Uuid;
 
 use super::super::failure::{Failure, Outcome, root_cause};
-use super::super::settings::API_KEY_VARIABLE;
+use super::super::settings::Credential;
 use super::{Rows, ServerUrl, TableRecord, present, unreadable};
 use crate::engine::may_assign;
 use crate::server::proto::catalog::catalog_service_client::CatalogServiceClient;
@@ -61,12 +61,12 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// Connects, in a new session that is bound to `tenant`, as the holder of
-    /// `api_key` if there is one; by `tls` where `url` says so.
+    /// Connects, in a new session that is bound to `tenant`, by `credential` if there
+    /// is one and by `tls` where `url` says so.
     pub async fn connect(
         url: &ServerUrl,
         tenant: Option<TenantId>,
-        api_key: Option<&str>,
+        credential: Option<&Credential>,
         tls: ClientTlsConfig,
     ) -> Outcome<Self> {
         let unreachable = |cause: String| {
@@ -89,7 +89,7 @@ impl Remote {
             .connect()
             .await
             .map_err(|error| unreachable(root_cause(&error)))?;
-        let wire = InterceptedService::new(channel, Metadata::new(Uuid::new_v4(), api_key)?);
+        let wire = InterceptedService::new(channel, Metadata::new(Uuid::new_v4(), credential)?);
         let mut remote = Remote {
             sessions: SessionServiceClient::new(wire.clone()),
             catalog: CatalogServiceClient::new(wire.clone())
@@ -295,7 +295,7 @@ impl Remote {
     }
 }
 
-/// Puts the session's id on every call.
+/// Puts the session's id and the credential on every call.
 #[derive(Clone)]
 pub(super) struct Metadata {
     session: MetadataValue<Ascii>,
@@ -303,12 +303,9 @@ pub(super) struct Metadata {
 }
 
 impl Metadata {
-    fn new(session: Uuid, api_key: Option<&str>) -> Outcome<Self> {
+    fn new(session: Uuid, credential: Option<&Credential>) -> Outcome<Self> {
         let session = MetadataValue::try_from(session.to_string());
-        let authorization = api_key
-            .map(|key| MetadataValue::try_from(format!("Bearer {key}")))
-            .transpose()
-            .map_err(|_| Failure::Usage(format!("{API_KEY_VARIABLE} holds no API key")))?;
+        let authorization = credential.map(Credential::authorization).transpose()?;
         Ok(Metadata {
             session: session.expect("a UUID's text is ASCII"),
             authorization,

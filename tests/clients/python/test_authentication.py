@@ -9,7 +9,8 @@ import pytest
 from connecting import ADBC_HEADER, SESSION_HEADER
 from jammi.v1.session.session_pb2 import GetTenantRequest, SetTenantRequest, Tenant
 from jammi.v1.session.session_pb2_grpc import SessionServiceStub
-from serving import jammi
+from serving import DEADLINE_SECONDS, jammi
+from terminal import Terminal
 
 AUTHORIZATION = "adbc.flight.sql.authorization_header"
 
@@ -33,7 +34,7 @@ def rows(server, options, sql):
         return cursor.fetchall()
 
 
-@pytest.mark.feature("adbc (Python)", "authentication")
+@pytest.mark.feature("adbc (Python)", "token", "password")
 def test_two_tenants_read_their_own_by_token_and_by_password(guarded, alice, bob):
     keys = {
         "alice": make(guarded, "alice", "--acts-for", alice),
@@ -64,7 +65,7 @@ def test_two_tenants_read_their_own_by_token_and_by_password(guarded, alice, bob
         assert "of bob" not in str(refused.value)
 
 
-@pytest.mark.feature("grpcio", "authentication")
+@pytest.mark.feature("grpcio", "token")
 def test_a_session_is_bound_to_what_its_key_acts_for(guarded, alice, bob):
     key = make(guarded, "alice", "--acts-for", alice)
     with grpc.insecure_channel(guarded.address) as channel:
@@ -77,6 +78,63 @@ def test_a_session_is_bound_to_what_its_key_acts_for(guarded, alice, bob):
         with pytest.raises(grpc.RpcError) as unknown:
             sessions.GetTenant(GetTenantRequest(), metadata=metadata[:1])
         assert unknown.value.code() == grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_the_command_line_signs_in_by_user_and_password(start, tmp_path, alice, bob):
+    server = start("data", env={"JAMMI_AUTH__METHODS": "password,api_key"})
+    passwords = {"alice": "the password of alice", "bob": "the password of bob"}
+    for (user, password), tenant in zip(passwords.items(), (alice, bob)):
+        made = ["--artifact-dir", server.artifact_dir, "users", "create", user]
+        jammi(*made, "--acts-for", tenant, stdin=password + "\n")
+        (tmp_path / user).write_text(f"{password}\nwhat is below is not read\n")
+
+    def run(*arguments, **options):
+        return jammi("--url", server.url, *arguments, **options)
+
+    query = ["query", "--format", "csv"]
+    for user in passwords:
+        by_flags = ["--user", user, "--password-file", tmp_path / user]
+        run(*by_flags, *query, f"CREATE TABLE t (word TEXT); INSERT INTO t VALUES ('of {user}')")
+    for user in passwords:
+        env = {"JAMMI_USER": user, "JAMMI_PASSWORD_FILE": str(tmp_path / user)}
+        assert run(*query, "SELECT word FROM t", env=env).stdout == f"word\nof {user}\n"
+    # A key is its user's password too.
+    key = make(server, "alice", "--acts-for", alice)
+    (tmp_path / "key").write_text(key)
+    by_key = ["--user", "alice", "--password-file", tmp_path / "key"]
+    assert run(*by_key, *query, "SELECT word FROM t").stdout == "word\nof alice\n"
+
+    # Typed, it is not shown.
+    terminal = Terminal("--url", server.url, "--user", "alice", "shell", history=tmp_path / "history")
+    terminal.expect("type the password, which is not shown")
+    terminal.hides()
+    terminal.type(passwords["alice"] + "\r")
+    terminal.expect("> ")
+    terminal.type("SELECT word FROM t;\r")
+    terminal.expect("of alice")
+    terminal.type("\\q\r")
+    assert terminal.process.wait(DEADLINE_SECONDS) == 0
+    terminal.close()
+    assert passwords["alice"] not in terminal.all
+    assert "of bob" not in terminal.all
+    kept = [path.read_text() for path in tmp_path.glob("history*")]
+    assert not any(passwords["alice"] in text for text in kept)
+
+    (tmp_path / "wrong").write_text("the password of bob\n")
+    (tmp_path / "empty").write_text("\n")
+    wrong = ["--user", "alice", "--password-file", tmp_path / "wrong"]
+    refused = run(*wrong, *query, "SELECT word FROM t", code=1)
+    assert "not accepted" in refused.stderr and "of bob" not in refused.stderr
+    for arguments, env, said in (
+        (["--user", "alice"], {}, "--password-file"),
+        (["--user", "alice", "--password-file", tmp_path / "none"], {}, "none cannot be read"),
+        (["--user", "alice", "--password-file", tmp_path / "empty"], {}, "first line is empty"),
+        (wrong, {"JAMMI_API_KEY": key}, "leave one of them out"),
+        (["--user", "a:b", "--password-file", tmp_path / "wrong"], {}, "colon"),
+    ):
+        failed = run(*arguments, *query, "SELECT 1", env=env, stdin="", code=2)
+        assert said in failed.stderr
+        assert not any(secret in failed.stderr for secret in (key, *passwords.values()))
 
 
 def test_keys_are_made_shown_replaced_and_revoked_beside_the_server(guarded, alice):
@@ -134,8 +192,8 @@ def test_keys_are_made_shown_replaced_and_revoked_beside_the_server(guarded, ali
         assert not any(secret in text for text in shown)
 
 
-@pytest.mark.feature("adbc (Python)", "authentication")
-@pytest.mark.feature("pyarrow.flight", "authentication")
+@pytest.mark.feature("adbc (Python)", "password")
+@pytest.mark.feature("pyarrow.flight", "password")
 def test_users_sign_in_by_passwords_of_their_own(start, alice, bob):
     methods = {"JAMMI_AUTH__METHODS": "password,api_key", "JAMMI_LOG__FILTER": "trace"}
     server = start("data", env=methods)
