@@ -42,6 +42,7 @@ pub struct Statement {
     action: Action,
     schema: SchemaRef,
     parameters: SchemaRef,
+    tables: Arc<[String]>,
 }
 
 /// What a statement does when it is executed.
@@ -144,6 +145,7 @@ impl Statement {
             action,
             schema,
             parameters,
+            tables: resolver.named(),
         })
     }
 
@@ -164,6 +166,7 @@ impl Statement {
             schema: Arc::clone(reading.schema()),
             parameters: Arc::clone(reading.parameters()),
             action: Action::Read(Arc::new(reading)),
+            tables: resolver.named(),
         })
     }
 
@@ -187,6 +190,7 @@ impl Statement {
             action: Action::Read(Arc::new(reading.given(values))),
             schema: Arc::clone(&self.schema),
             parameters: Arc::new(Schema::empty()),
+            tables: Arc::clone(&self.tables),
         })
     }
 
@@ -203,6 +207,12 @@ impl Statement {
     /// The statement's text; empty where it is a plan.
     pub fn sql(&self) -> &str {
         &self.sql
+    }
+
+    /// The tables, views and sources that it names and that those read, by their full
+    /// names.
+    pub fn tables(&self) -> &[String] {
+        &self.tables
     }
 
     /// The scope that the statement was planned for.
@@ -289,6 +299,7 @@ impl Statement {
             kind: self.kind,
             schema: write.schema(),
             parameters: Arc::clone(reading.parameters()),
+            tables: Arc::clone(&self.tables),
             action: Action::Write(
                 Arc::new(write),
                 Arc::clone(checks),

@@ -21,6 +21,7 @@ use tower::{BoxError, Layer, Service};
 
 use super::accept::Peer;
 use super::tls::Tls;
+use crate::audit::Entry;
 use crate::auth::{AuthenticationError, Credentials, TenantExtension, Transport};
 use crate::tenant::Principal;
 
@@ -92,6 +93,9 @@ where
             let (mut parts, body) = request.into_parts();
             match authentication.of(&parts).await {
                 Ok((principal, token)) => {
+                    if let Some(entry) = parts.extensions.get::<Entry>() {
+                        entry.asks(&principal);
+                    }
                     parts.extensions.insert(principal);
                     if let Some(token) = token {
                         parts.extensions.insert(GivenToken(token));

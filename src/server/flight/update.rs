@@ -9,7 +9,8 @@ use arrow_flight::sql::{
 use futures::{Stream, TryStreamExt};
 
 use crate::engine::{
-    IfExists, IfMissing, IngestTarget, MUTABLE_CATALOG, PUBLIC_SCHEMA, Statement, Texts, affected,
+    About, IfExists, IfMissing, IngestTarget, MUTABLE_CATALOG, PUBLIC_SCHEMA, Statement, Texts,
+    affected,
 };
 use crate::error::{Error, Result};
 
@@ -85,7 +86,8 @@ impl FlightServer {
         content: &Content,
     ) -> Result<DoPutUpdateResult> {
         let answer = self.answer(caller, content, refuse_query).await?;
-        Ok(counted(affected(answer.rows.try_collect().await?)?))
+        let batches: Vec<_> = answer.rows.try_collect().await?;
+        Ok(counted(affected(&batches)))
     }
 
     /// Adds the rows of `messages` to a table.
@@ -98,6 +100,10 @@ impl FlightServer {
     where
         S: Stream<Item = Result<FlightData>> + Send + 'static,
     {
+        if let Some(entry) = caller.admitted.entry() {
+            entry.is("an ingest of rows".to_owned());
+            entry.reads(&[About::Table(&command.table).name()], &caller.scope);
+        }
         let target = target(&command)?;
         let party = caller.party();
         let open = match self.named_transaction(caller, command.transaction_id.as_ref())? {
