@@ -7,6 +7,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use super::target::ServerUrl;
+use crate::audit::{Place, PublicKey};
 use crate::catalog::SourceFormat;
 use crate::error::Error;
 use crate::tenant::TenantId;
@@ -127,6 +128,9 @@ pub enum Command {
     /// The statements that a running server runs.
     #[command(subcommand)]
     Queries(QueriesCommand),
+    /// The audit trail of a directory.
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Copy what the tenant has to a new file, while it is in use; without a tenant, what is shared.
     Backup {
         /// The file, which must not be there yet.
@@ -298,6 +302,39 @@ pub struct ListingArgs {
     /// How the rows are written.
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+/// What to do with the audit trail.
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// Check that no record was removed or changed; exits with 1 where one was.
+    Verify(VerifyAuditArgs),
+    /// Print the public key by which the trail is checked, to be kept elsewhere.
+    Key,
+    /// Write the records that the tenant may see to a file; without a tenant, all of them.
+    Export {
+        /// The file, which appears when all of them are written.
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+        /// How they are written.
+        #[arg(long, value_enum, value_name = "FORMAT", default_value_t = OutputFormat::Parquet)]
+        format: OutputFormat,
+    },
+}
+
+/// What the audit trail is checked against.
+#[derive(Debug, Args)]
+pub struct VerifyAuditArgs {
+    /// The public key, as `jammi audit key` printed it; that of the directory when not given.
+    #[arg(long, value_name = "KEY", value_parser = public_key)]
+    pub public_key: Option<PublicKey>,
+    /// A checkpoint that an earlier check printed, which the trail has to hold.
+    #[arg(long, value_name = "POSITION:HASH")]
+    pub checkpoint: Option<Place>,
+}
+
+fn public_key(text: &str) -> Result<PublicKey, String> {
+    PublicKey::parse(text).ok_or_else(|| "write it as `jammi audit key` does".to_owned())
 }
 
 /// What to do with sources.

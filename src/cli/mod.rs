@@ -15,6 +15,7 @@ pub mod progress;
 pub mod statements;
 pub mod target;
 
+mod audit;
 mod backup;
 mod catalog_rows;
 mod interrupt;
@@ -121,6 +122,10 @@ async fn run(cli: Cli) -> Outcome {
         Command::Verify(args) => {
             let interrupt = Interrupt::listen();
             interrupt.or(verify::run(&global, args)).await
+        }
+        Command::Audit(command) => {
+            let interrupt = Interrupt::listen();
+            interrupt.or(audit::run(&global, command)).await
         }
         Command::Backup { file } => {
             let interrupt = Interrupt::listen();

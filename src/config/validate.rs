@@ -4,8 +4,8 @@ use tracing_subscriber::EnvFilter;
 use url::{Host, Url};
 
 use super::{
-    AuthConfig, AuthenticationMethod, ConsoleConfig, EngineConfig, JammiConfig, JwtConfig,
-    LanesConfig, LogConfig, ServerConfig, SessionsConfig, SourcesConfig, TlsConfig,
+    AuditConfig, AuthConfig, AuthenticationMethod, ConsoleConfig, EngineConfig, JammiConfig,
+    JwtConfig, LanesConfig, LogConfig, ServerConfig, SessionsConfig, SourcesConfig, TlsConfig,
     TransactionsConfig,
 };
 use crate::auth::JwtAlgorithm;
@@ -36,6 +36,7 @@ impl JammiConfig {
         self.lanes.validate()?;
         self.sources.validate()?;
         self.engine.validate()?;
+        self.audit.validate()?;
         self.log.validate()
     }
 }
@@ -494,6 +495,18 @@ impl EngineConfig {
             0,
             1 << 30,
         )
+    }
+}
+
+impl AuditConfig {
+    fn validate(&self) -> Result<()> {
+        between("audit.flush_ms", self.flush_ms, 1, 60_000)?;
+        let queue = self.queue_max as u64;
+        between("audit.queue_max", queue, 1, 1 << 20)?;
+        between("audit.checkpoint_secs", self.checkpoint_secs, 1, 86_400)?;
+        let segment = self.segment_bytes;
+        between("audit.segment_bytes", segment, 4 << 10, 1 << 40)?;
+        between("audit.retention_days", self.retention_days, 0, 36_500)
     }
 }
 

@@ -208,7 +208,10 @@ impl TableProvider for ScopedTable {
                     .await
                     .map_err(carried)?
             }
-            Rows::System(table) => table.scan(session, &self.scope, projection).await?,
+            Rows::System(table) => {
+                let scan = table.scan(session, &self.scope, projection, filters);
+                scan.await?
+            }
             Rows::Stored(table) => {
                 let keys: Vec<Expr> = filters
                     .iter()

@@ -24,6 +24,7 @@ mod context;
 mod control;
 pub(crate) mod cores;
 mod define;
+mod events;
 mod extremes;
 mod fault;
 #[cfg(any(test, fuzzing))]
@@ -41,6 +42,7 @@ mod params;
 mod progress;
 mod queue;
 mod reading;
+mod recorded;
 mod rule;
 mod setting;
 mod shape;
@@ -74,6 +76,7 @@ use datafusion::sql::sqlparser::ast::Statement as ParsedStatement;
 use moka::sync::Cache;
 use tokio::runtime::Handle;
 
+use crate::audit::Audit;
 use crate::backend::Backend;
 use crate::catalog::{
     Catalog, CatalogSnapshot, NewSource, SnapshotVersion, Source, check_source_name,
@@ -89,7 +92,7 @@ use crate::tenant::{Lane, Scope};
 pub use crate::source::{RegisterSource, Registered, TenantColumnChoice};
 pub use activity::{Activity, Kill, OpenSession, RunningQuery};
 pub use arrival::ParameterRows;
-pub use bound::affected;
+pub use bound::{affected, affected_by};
 pub use control::TransactionControl;
 pub use define::NewTable;
 pub use guard::{GuardExec, ScopedTable};
@@ -98,6 +101,7 @@ pub use lossless::{Texts, converted};
 pub use masked::masked;
 pub use names::{LOCAL_TEMPORARY, MUTABLE_CATALOG, NameDefaults, PUBLIC_SCHEMA, TableEntry};
 pub use progress::{Progress, Stage};
+pub use recorded::{About, Recorded};
 pub use rule::TenantScopeAnalyzerRule;
 pub use setting::{Assignment, TENANT_SETTING, first_word, may_assign};
 pub use statement::{Statement, StatementKind};
@@ -125,6 +129,7 @@ pub struct Engine(Arc<Parts>, Option<Arc<Progress>>);
 struct Parts {
     backend: Backend,
     catalog: Catalog,
+    audit: Audit,
     sources: SourceReader,
     chunks: ChunkCache,
     temporary: Temporary,
@@ -135,6 +140,17 @@ struct Parts {
     /// cannot be bound to it.
     shapes: Cache<ShapeKey, Option<Arc<Statement>>>,
     statement_bytes_max: usize,
+}
+
+impl Parts {
+    fn origins(&self) -> names::Origins<'_> {
+        names::Origins {
+            catalog: &self.catalog,
+            sources: &self.sources,
+            chunks: &self.chunks,
+            audit: &self.audit,
+        }
+    }
 }
 
 /// What makes one prepared statement another: everything that its plan depends
@@ -192,6 +208,8 @@ impl Engine {
     pub async fn open(config: &JammiConfig) -> Result<Engine> {
         let backend = Backend::open(&config.artifact_dir, &config.lanes).await?;
         let catalog = Catalog::new(backend.clone());
+        let now_us = || chrono::Utc::now().timestamp_micros();
+        let audit = Audit::new(backend.artifact_dir(), &config.audit, now_us, masked);
         let planner = Planner::new(&config.engine)?;
         let sources = SourceReader {
             stores: Stores::new(planner.runtime(), config.sources.clone(), Handle::current()),
@@ -207,6 +225,7 @@ impl Engine {
             sweeper: Sweeper::new(&backend),
             backend,
             catalog,
+            audit,
             sources,
             chunks: ChunkCache::new(config.engine.table_cache_bytes),
             temporary: Temporary::new(&config.sessions),
@@ -223,6 +242,11 @@ impl Engine {
     /// The sources and models of each lane.
     pub fn catalog(&self) -> &Catalog {
         &self.0.catalog
+    }
+
+    /// The audit trail.
+    pub fn audit(&self) -> &Audit {
+        &self.0.audit
     }
 
     /// The lanes.
@@ -497,9 +521,7 @@ impl Engine {
             &key.names,
             &parts.planner,
             snapshot,
-            &parts.catalog,
-            &parts.sources,
-            &parts.chunks,
+            parts.origins(),
         )
     }
 

@@ -43,6 +43,7 @@ pub struct Statement {
     action: Action,
     schema: SchemaRef,
     parameters: SchemaRef,
+    tables: Arc<[String]>,
 }
 
 /// What a statement does when it is executed.
@@ -152,6 +153,7 @@ impl Statement {
             action,
             schema,
             parameters,
+            tables: resolver.named(),
         })
     }
 
@@ -172,6 +174,7 @@ impl Statement {
             schema: Arc::clone(reading.schema()),
             parameters: Arc::clone(reading.parameters()),
             action: Action::Read(Arc::new(reading)),
+            tables: resolver.named(),
         })
     }
 
@@ -199,6 +202,7 @@ impl Statement {
             action: Action::Read(Arc::new(reading.given(values))),
             schema: Arc::clone(&self.schema),
             parameters: Arc::new(Schema::empty()),
+            tables: Arc::clone(&self.tables),
         })
     }
 
@@ -215,6 +219,12 @@ impl Statement {
     /// The statement's text; empty where it is a plan.
     pub fn sql(&self) -> &str {
         &self.sql
+    }
+
+    /// The tables, views and sources that it names and that those read, by their full
+    /// names.
+    pub fn tables(&self) -> &[String] {
+        &self.tables
     }
 
     /// The scope that the statement was planned for.
@@ -329,6 +339,7 @@ impl Statement {
             kind: self.kind,
             schema: write.schema(),
             parameters: Arc::clone(reading.parameters()),
+            tables: Arc::clone(&self.tables),
             action: Action::Write(
                 Arc::new(write),
                 Arc::clone(checks),

@@ -18,12 +18,14 @@ use tokio::sync::oneshot;
 use tokio::time::{Sleep, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::bound::affected_by;
 use super::fault;
 use super::interrupt::{interruptible, offering};
 use super::queue::Place;
 use super::short::{Here, Places, panicked, run_here};
 use super::turns::{AbandonOnDrop, Due, InTurn, Work};
 use super::workers::Workers;
+use crate::audit::{self, Entry, OK, Written};
 use crate::error::{Error, Result};
 
 /// Groups of batches that are made before the reader asks for them.
@@ -56,6 +58,15 @@ pub struct RecordStream {
     /// Whether nothing comes after the group.
     is_last: bool,
     rest: Rest,
+    record: Option<Record>,
+}
+
+/// The audit record of a statement, which ends with its rows.
+struct Record {
+    entry: Entry,
+    has_written: bool,
+    /// The end of the rows, which waits for the record to be on the disk.
+    held: Option<Written>,
 }
 
 /// Where the groups after the first come from.
@@ -155,6 +166,7 @@ impl RecordStream {
                     timer: Box::pin(sleep_until(due.at)),
                 }),
             },
+            record: None,
         })
     }
 
@@ -172,6 +184,7 @@ impl RecordStream {
             group: Vec::new().into_iter(),
             is_last: false,
             rest: Rest::Here(Here::new(places, groups)),
+            record: None,
         };
         // All of it, nearly always.
         poll_fn(|cx| stream.poll_group(cx)).await;
@@ -218,7 +231,18 @@ impl RecordStream {
             group: group.into_iter(),
             is_last: true,
             rest: Rest::Nothing,
+            record: None,
         }
+    }
+
+    /// The same rows, whose end is that of `entry`.
+    pub(super) fn recorded(self, entry: Entry, has_written: bool) -> Self {
+        let record = Some(Record {
+            entry,
+            has_written,
+            held: None,
+        });
+        RecordStream { record, ..self }
     }
 
     /// No rows.
@@ -304,6 +328,44 @@ impl Stream for RecordStream {
     type Item = Result<RecordBatch>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self
+            .record
+            .as_ref()
+            .is_none_or(|record| record.held.is_none())
+        {
+            let next = ready!(self.poll_rows(cx));
+            let Some(record) = &mut self.record else {
+                return Poll::Ready(next);
+            };
+            match &next {
+                Some(Ok(batch)) => {
+                    record.entry.add_rows(match record.has_written {
+                        true => affected_by(batch),
+                        false => batch.num_rows() as u64,
+                    });
+                    return Poll::Ready(next);
+                }
+                Some(Err(error)) => {
+                    record.entry.finish(error.code());
+                    return Poll::Ready(next);
+                }
+                None => record.held = record.entry.finish(OK),
+            }
+        }
+        let Some(held) = self.record.as_mut().and_then(|record| record.held.as_mut()) else {
+            return Poll::Ready(None);
+        };
+        let written = ready!(Pin::new(held).poll(cx));
+        self.record = None;
+        Poll::Ready(match written {
+            Ok(true) => None,
+            _ => Some(Err(audit::unwritable())),
+        })
+    }
+}
+
+impl RecordStream {
+    fn poll_rows(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<RecordBatch>>> {
         loop {
             if let Some(batch) = self.group.next() {
                 return Poll::Ready(Some(batch));

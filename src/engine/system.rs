@@ -1,5 +1,5 @@
 //! The tables that show the server's own records: `jammi.catalog.sources`,
-//! `jammi.catalog.models`, `jammi.catalog.tables`, those of `jammi.server` and
+//! `jammi.catalog.models`, `jammi.catalog.tables`, `jammi.audit.events`, those of `jammi.server` and
 //! `information_schema`.
 
 use std::collections::HashMap;
@@ -11,12 +11,15 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::Result;
 use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::logical_expr::Expr;
 use datafusion::physical_plan::collect;
 
 use super::activity::{self, Served};
+use super::events::{EVENTS, scan_events, whose};
 use super::fault::carried;
 use super::names::TableEntry;
 use super::types::type_name;
+use crate::audit::{Audit, Whose};
 use crate::catalog::{Catalog, CatalogSnapshot, Model, Relation, RelationBody, Source};
 use crate::error::Error;
 use crate::policy::LanePredicate;
@@ -31,6 +34,8 @@ pub(super) const CATALOG_SCHEMA: &str = "catalog";
 pub(super) const SERVER_SCHEMA: &str = "server";
 /// The catalog and schema of what a server does, which no other process tells.
 pub const SERVER_TABLES: (&str, &str) = (SYSTEM_CATALOG, SERVER_SCHEMA);
+/// The schema of the audit trail.
+pub(super) const AUDIT_SCHEMA: &str = "audit";
 
 const TENANT_COLUMN: &str = "tenant_id";
 
@@ -44,6 +49,7 @@ pub(super) enum SystemTable {
     Queries(Served),
     /// The sessions, likewise.
     Sessions(Served),
+    Events(Audit),
     /// A table of `information_schema`, made over what its scope sees.
     Information(Arc<dyn TableProvider>),
     /// `information_schema.columns`, and the tables that it is about: types have
@@ -89,12 +95,13 @@ pub(super) fn instant() -> DataType {
     DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()))
 }
 
-/// The tables of `jammi.catalog` and their columns.
-pub(super) fn catalog_tables() -> [(&'static str, SchemaRef); 3] {
+/// The tables of the catalog `jammi`: their schemas, names and columns.
+pub(super) fn system_tables() -> [(&'static str, &'static str, SchemaRef); 4] {
     [
-        ("models", Arc::clone(&MODELS)),
-        ("sources", Arc::clone(&SOURCES)),
-        ("tables", Arc::clone(&TABLES)),
+        (AUDIT_SCHEMA, "events", Arc::clone(&EVENTS)),
+        (CATALOG_SCHEMA, "models", Arc::clone(&MODELS)),
+        (CATALOG_SCHEMA, "sources", Arc::clone(&SOURCES)),
+        (CATALOG_SCHEMA, "tables", Arc::clone(&TABLES)),
     ]
 }
 
@@ -106,6 +113,7 @@ impl SystemTable {
             SystemTable::Tables(_) => Arc::clone(&TABLES),
             SystemTable::Queries(_) => activity::queries_schema(),
             SystemTable::Sessions(_) => activity::sessions_schema(),
+            SystemTable::Events(_) => Arc::clone(&EVENTS),
             SystemTable::Information(table) | SystemTable::Columns(table, _) => table.schema(),
         }
     }
@@ -115,7 +123,12 @@ impl SystemTable {
         scope: &Scope,
     ) -> crate::error::Result<Option<(String, LanePredicate)>> {
         match self {
-            SystemTable::Sources(_) | SystemTable::Models(_) | SystemTable::Tables(_) => {
+            // Of everybody, for one who may see that.
+            SystemTable::Events(_) if whose(scope) == Whose::Everybodys => Ok(None),
+            SystemTable::Sources(_)
+            | SystemTable::Models(_)
+            | SystemTable::Tables(_)
+            | SystemTable::Events(_) => {
                 let predicate = LanePredicate::new(scope, &DataType::Utf8)?;
                 Ok(Some((TENANT_COLUMN.to_owned(), predicate)))
             }
@@ -131,6 +144,7 @@ impl SystemTable {
         session: &dyn Session,
         scope: &Scope,
         projection: Option<&Vec<usize>>,
+        filters: &[Expr],
     ) -> Result<LaneScan> {
         let rows = match self {
             SystemTable::Information(table) => {
@@ -141,6 +155,11 @@ impl SystemTable {
                     lane: None,
                     output,
                 });
+            }
+            SystemTable::Events(audit) => {
+                let Columns { read, output, lane } = self.columns(scope, projection)?;
+                let plan = scan_events(audit, whose(scope), &read, filters).await?;
+                return Ok(LaneScan { plan, lane, output });
             }
             SystemTable::Columns(table, entries) => {
                 let plan = table.scan(session, None, &[], None).await?;
@@ -156,6 +175,13 @@ impl SystemTable {
             }
         }
         .map_err(|error| carried(Error::internal("the catalog cannot be shown", error)))?;
+        let Columns { read, output, lane } = self.columns(scope, projection)?;
+        let plan = MemorySourceConfig::try_new_exec(&[vec![rows]], self.schema(), Some(read))?;
+        Ok(LaneScan { plan, lane, output })
+    }
+
+    /// What is to be read for `projection`, and guarded.
+    fn columns(&self, scope: &Scope, projection: Option<&Vec<usize>>) -> Result<Columns> {
         let schema = self.schema();
         let mut read = match projection {
             Some(columns) => columns.clone(),
@@ -176,9 +202,15 @@ impl SystemTable {
                 ))
             }
         };
-        let plan = MemorySourceConfig::try_new_exec(&[vec![rows]], schema, Some(read))?;
-        Ok(LaneScan { plan, lane, output })
+        Ok(Columns { read, output, lane })
     }
+}
+
+/// The columns of a scan: see [`LaneScan`].
+struct Columns {
+    read: Vec<usize>,
+    output: SchemaRef,
+    lane: Option<(usize, LanePredicate)>,
 }
 
 /// The rows of `information_schema.columns` with the names of types that users

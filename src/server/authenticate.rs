@@ -23,6 +23,7 @@ use tower::{BoxError, Layer, Service};
 use super::accept::Peer;
 use super::tenant::{Clock, SystemClock};
 use super::tls::Tls;
+use crate::audit;
 use crate::auth::{Attempts, AuthenticationError, Credentials, TenantExtension, Transport};
 use crate::tenant::Principal;
 
@@ -108,6 +109,9 @@ where
             }
             match authentication.of(&parts).await {
                 Ok((principal, token)) => {
+                    if let Some(entry) = parts.extensions.get::<audit::Entry>() {
+                        entry.asks(&principal);
+                    }
                     parts.extensions.insert(principal);
                     if let Some(token) = token {
                         parts.extensions.insert(GivenToken(token));

@@ -51,6 +51,10 @@ use crate::error::{Error, Result};
 /// How long the last scrape may take after everything else has stopped.
 const HTTP_STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How long requests that were cut off may take to end before the last records are
+/// signed.
+const AUDIT_STOP_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// The longest time between two looks for idle sessions.
 const SWEEP_INTERVAL_MAX: Duration = Duration::from_secs(60);
 /// The longest time between two looks for idle transactions.
@@ -91,6 +95,10 @@ impl Server {
         let _ = telemetry::metrics();
         let lock = engine.backend().lock_for_server()?;
         engine.sweep_dropped_tables();
+        let audit = engine.audit().clone();
+        tokio::task::spawn_blocking(move || audit.open())
+            .await
+            .map_err(|error| Error::internal("the audit trail cannot be used", error))??;
         let tls = Tls::open(&config.tls)?;
         let (extension, mut reloads) = extension_of(&config, &engine)?;
         reloads.extend(tls.iter().map(Tls::reload));
@@ -237,6 +245,7 @@ impl BoundServer {
         if let Err(error) = self.operations.sessions.sweep().await {
             warn!(%error, "last uses of sessions were not stored");
         }
+        self.engine.audit().settle(AUDIT_STOP_TIMEOUT).await;
         // Last, so that probes see the server drain.
         http_stop.cancel();
         let _ = tokio::time::timeout(HTTP_STOP_TIMEOUT, &mut http).await;
@@ -294,7 +303,7 @@ impl BoundServer {
             // translated.
             .layer(GrpcWebLayer::new())
             // Inside gRPC-Web, which moves the status into the body.
-            .layer(ObserveLayer)
+            .layer(ObserveLayer::new(self.engine.audit().clone()))
             .service(self.routes()?))
     }
 

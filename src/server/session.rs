@@ -15,6 +15,7 @@ use super::proto::session::{
 };
 use super::status::respond;
 use super::tenant::{Admitted, SessionMap};
+use crate::engine::TENANT_SETTING;
 use crate::error::{Error, Result};
 use crate::tenant::TenantId;
 
@@ -40,6 +41,12 @@ impl Bindings {
     /// [`Error::PermissionDenied`] when its principal may not act as the tenant, and
     /// those of [`SessionMap::bind`].
     pub async fn set(&self, admitted: &Admitted, tenant: Option<TenantId>) -> Result<()> {
+        if let Some(entry) = admitted.entry() {
+            entry.is(match tenant {
+                Some(tenant) => format!("SET {TENANT_SETTING} = '{tenant}'"),
+                None => format!("RESET {TENANT_SETTING}"),
+            });
+        }
         let session = admitted.require_session()?;
         if let Some(tenant) = tenant {
             admitted.require_acting_for(tenant)?;

@@ -93,6 +93,14 @@ fn describe() {
     }
     for (name, text) in [
         (
+            "jammi_audit_failures_total",
+            "Writes of the audit trail that failed",
+        ),
+        (
+            "jammi_audit_records_total",
+            "Records written to the audit trail",
+        ),
+        (
             "jammi_connections_refused_total",
             "Connections closed at once because of server.connections_max",
         ),

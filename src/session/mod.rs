@@ -12,7 +12,9 @@ use tokio::runtime::Handle;
 
 use crate::catalog::{Model, NewModel, Relation, Source};
 use crate::config::JammiConfig;
-use crate::engine::{Engine, NameDefaults, NewTable, RecordStream, RegisterSource, Registered};
+use crate::engine::{
+    About, Engine, NameDefaults, NewTable, RecordStream, RegisterSource, Registered,
+};
 use crate::error::Result;
 use crate::tenant::{Principal, Scope, SessionKey, TenantBinding, TenantId};
 
@@ -147,38 +149,67 @@ impl JammiSession {
     /// app.current_tenant_id = '<uuid>'` does what [`JammiSession::bind_tenant`] does.
     pub async fn sql_with(&self, sql: &str, parameters: &[ScalarValue]) -> Result<RecordStream> {
         let scope = self.scope();
-        let statement = self.engine.prepare(&scope, &self.names, sql).await?;
-        if let Some(assignment) = statement.assignment() {
-            let tenant = assignment.tenant(parameters)?;
-            self.binding.set(tenant);
-            return assignment.answer(tenant);
-        }
-        self.engine.execute(&scope, &statement, parameters).await
+        let record = self.engine.record("sql", &scope).await?;
+        record.statement(sql);
+        let answer = async {
+            let statement = self.engine.prepare(&scope, &self.names, sql).await?;
+            record.planned(&statement);
+            if let Some(assignment) = statement.assignment() {
+                let tenant = assignment.tenant(parameters)?;
+                self.binding.set(tenant);
+                return Ok((assignment.answer(tenant)?, false));
+            }
+            let rows = self.engine.execute(&scope, &statement, parameters).await?;
+            Ok((rows, !statement.kind().reads()))
+        };
+        let answer = answer.await;
+        record.rows(answer).await
     }
 
     /// Registers files as a table of the bound tenant, or as a shared one.
     pub async fn register_source(&self, request: RegisterSource) -> Result<Registered> {
-        self.engine.register_source(&self.scope(), request).await
+        let name = request.name.clone();
+        let scope = self.scope();
+        let work = self.engine.register_source(&scope, request);
+        self.engine
+            .recorded("register_source", &scope, About::Source(&name), work)
+            .await
     }
 
     /// The sources that the next statement sees, by name.
     pub async fn list_sources(&self) -> Result<Vec<Arc<Source>>> {
-        self.engine.catalog().sources(&self.scope()).await
+        let scope = self.scope();
+        let work = self.engine.catalog().sources(&scope);
+        self.engine
+            .recorded("list_sources", &scope, About::Listing("sources"), work)
+            .await
     }
 
     /// One source that the next statement sees.
     pub async fn describe_source(&self, name: &str) -> Result<Arc<Source>> {
-        self.engine.catalog().source(&self.scope(), name).await
+        let scope = self.scope();
+        let work = self.engine.catalog().source(&scope, name);
+        self.engine
+            .recorded("describe_source", &scope, About::Source(name), work)
+            .await
     }
 
     /// Reads a source's schema again.
     pub async fn refresh_source(&self, name: &str) -> Result<Arc<Source>> {
-        self.engine.refresh_source(&self.scope(), name).await
+        let scope = self.scope();
+        let work = self.engine.refresh_source(&scope, name);
+        self.engine
+            .recorded("refresh_source", &scope, About::Source(name), work)
+            .await
     }
 
     /// Forgets a source. Its files stay where they are.
     pub async fn drop_source(&self, name: &str) -> Result<()> {
-        self.engine.catalog().drop_source(&self.scope(), name).await
+        let scope = self.scope();
+        let work = self.engine.catalog().drop_source(&scope, name);
+        self.engine
+            .recorded("drop_source", &scope, About::Source(name), work)
+            .await
     }
 
     /// Makes a table of the bound tenant, or a shared one of which every tenant
@@ -221,43 +252,66 @@ impl JammiSession {
     /// # Errors
     /// As [`Engine::create_table`].
     pub async fn create_mutable_table(&self, new: NewTable) -> Result<Arc<Relation>> {
-        self.engine.create_table(&self.scope(), new).await
+        let name = new.name.clone();
+        let scope = self.scope();
+        let work = self.engine.create_table(&scope, new);
+        self.engine
+            .recorded("create_mutable_table", &scope, About::Table(&name), work)
+            .await
     }
 
     /// The tables and views that the next statement sees, by name. Sources are
     /// not among them.
     pub async fn list_tables(&self) -> Result<Vec<Arc<Relation>>> {
-        self.engine.stored_tables(&self.scope()).await
+        let scope = self.scope();
+        let work = self.engine.stored_tables(&scope);
+        self.engine
+            .recorded("list_tables", &scope, About::Listing("tables"), work)
+            .await
     }
 
     /// One table or view that the next statement sees.
     pub async fn describe_table(&self, name: &str) -> Result<Arc<Relation>> {
-        self.engine.describe_table(&self.scope(), name).await
+        let scope = self.scope();
+        let work = self.engine.describe_table(&scope, name);
+        self.engine
+            .recorded("describe_table", &scope, About::Table(name), work)
+            .await
     }
 
     /// Forgets a table and its rows.
     pub async fn drop_table(&self, name: &str) -> Result<()> {
-        self.engine.drop_table(&self.scope(), name).await
+        let scope = self.scope();
+        let work = self.engine.drop_table(&scope, name);
+        self.engine
+            .recorded("drop_table", &scope, About::Table(name), work)
+            .await
     }
 
     /// Records a model of the bound tenant, or a shared one.
     pub async fn register_model(&self, model: NewModel) -> Result<Model> {
+        let scope = self.scope();
+        let work = self.engine.catalog().register_model(&scope, model);
         self.engine
-            .catalog()
-            .register_model(&self.scope(), model)
+            .recorded("register_model", &scope, About::Listing("models"), work)
             .await
     }
 
     /// The models that the next statement sees.
     pub async fn list_models(&self) -> Result<Vec<Model>> {
-        self.engine.catalog().models(&self.scope(), None).await
+        let scope = self.scope();
+        let work = self.engine.catalog().models(&scope, None);
+        self.engine
+            .recorded("list_models", &scope, About::Listing("models"), work)
+            .await
     }
 
     /// Forgets one version of a model.
     pub async fn drop_model(&self, name: &str, version: &str) -> Result<()> {
+        let scope = self.scope();
+        let work = self.engine.catalog().drop_model(&scope, name, version);
         self.engine
-            .catalog()
-            .drop_model(&self.scope(), name, version)
+            .recorded("drop_model", &scope, About::Listing("models"), work)
             .await
     }
 }

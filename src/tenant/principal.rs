@@ -142,6 +142,11 @@ impl Principal {
         }
     }
 
+    /// What it may do beside acting as its tenants.
+    pub fn roles(&self) -> impl Iterator<Item = &str> {
+        self.0.roles.iter().map(String::as_str)
+    }
+
     /// Whether it has the role.
     pub fn has_role(&self, role: &str) -> bool {
         self.0.roles.contains(role)

@@ -283,6 +283,17 @@ fn limits() -> Vec<(&'static str, Shown)> {
             "engine.source_cache_bytes",
             Bounded(|config| config.engine.source_cache_bytes = 0),
         ),
+        (
+            "audit.queue_max",
+            Bounded(|config| config.audit.queue_max = 1),
+        ),
+        (
+            "audit.segment_bytes",
+            By(
+                "tests/it/audit/chain.rs",
+                "the_chain_goes_on_in_every_process",
+            ),
+        ),
     ]
 }
 

@@ -9,6 +9,7 @@
 
 #[path = "../../src/table/codec/tests/arrays.rs"]
 mod arrays;
+mod audit;
 mod authentication;
 mod cancel;
 mod cli;

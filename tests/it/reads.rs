@@ -330,6 +330,7 @@ const OTHERS: &[&str] = &[
     "COPY in_text.public.in_text TO '/tmp/stolen.csv'",
     "CREATE EXTERNAL TABLE stolen STORED AS CSV LOCATION '/etc/passwd'",
     "SELECT * FROM '/etc/passwd'",
+    "SELECT method, statement, tables, scopes, rows, outcome FROM jammi.audit.events",
 ];
 
 #[tokio::test]

@@ -5,6 +5,8 @@
 //! have the types that a server sends, so that output does not depend on where
 //! the engine is.
 
+use std::time::Duration;
+
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -15,8 +17,8 @@ use super::{Rows, TableRecord};
 use crate::catalog;
 use crate::config::JammiConfig;
 use crate::engine::{
-    Engine, NameDefaults, RegisterSource, SessionTransaction, TenantColumnChoice,
-    TransactionControl,
+    About, Engine, NameDefaults, RecordStream, Recorded, RegisterSource, SessionTransaction,
+    TenantColumnChoice, TransactionControl,
 };
 use crate::error::{Error, Result};
 use crate::server::catalog::{model_message, source_message};
@@ -61,6 +63,7 @@ impl Embedded {
         // Its rows may be among what it wrote.
         drop(self.transaction.into_inner());
         self.engine.end_session(self.session).await;
+        self.engine.audit().settle(Duration::ZERO).await;
     }
 
     pub(super) fn tenant(&self) -> Option<TenantId> {
@@ -82,27 +85,10 @@ impl Embedded {
 
     pub(super) async fn query(&self, sql: &str) -> Outcome<Rows> {
         let scope = self.scope();
-        let within = self.transaction.lock().clone();
-        let within = within.as_ref();
-        let statement = self
-            .engine
-            .prepare_within(&scope, &self.names, sql, within)
-            .await?;
-        if let Some(assignment) = statement.assignment() {
-            let tenant = assignment.tenant(&[])?;
-            self.rebind(tenant);
-            let answer = assignment.answer(tenant)?;
-            let schema = answer.schema();
-            return Ok(Rows::new(schema, answer.map_err(Failure::from).boxed()));
-        }
-        if let Some(control) = statement.control() {
-            self.control(control, within).await?;
-            return Ok(Rows::new(statement.schema(), stream::empty().boxed()));
-        }
-        let stream = self
-            .engine
-            .execute_within(&scope, &statement, &[], within)
-            .await?;
+        let record = self.engine.record("sql", &scope).await?;
+        record.statement(sql);
+        let answer = self.answer(&scope, &record, sql).await;
+        let stream = record.rows(answer).await?;
         let schema = wire::plain_schema(&stream.schema());
         let sent = SchemaRef::clone(&schema);
         let batches = stream
@@ -110,6 +96,36 @@ impl Embedded {
             .map_err(Failure::from)
             .try_flatten();
         Ok(Rows::new(schema, batches.boxed()))
+    }
+
+    /// The rows of a statement, and whether it has written.
+    async fn answer(
+        &self,
+        scope: &Scope,
+        record: &Recorded,
+        sql: &str,
+    ) -> Result<(RecordStream, bool)> {
+        let within = self.transaction.lock().clone();
+        let within = within.as_ref();
+        let statement = self
+            .engine
+            .prepare_within(scope, &self.names, sql, within)
+            .await?;
+        record.planned(&statement);
+        if let Some(assignment) = statement.assignment() {
+            let tenant = assignment.tenant(&[])?;
+            self.rebind(tenant);
+            return Ok((assignment.answer(tenant)?, false));
+        }
+        if let Some(control) = statement.control() {
+            self.control(control, within).await?;
+            return Ok((RecordStream::empty(statement.schema()), false));
+        }
+        let rows = self
+            .engine
+            .execute_within(scope, &statement, &[], within)
+            .await?;
+        Ok((rows, !statement.kind().reads()))
     }
 
     /// Does what a statement says of the transaction, in a server's words.
@@ -147,7 +163,10 @@ impl Embedded {
     }
 
     pub(super) async fn tables(&self) -> Outcome<Vec<TableRecord>> {
-        let entries = self.engine.tables(&self.scope()).await?;
+        let scope = self.scope();
+        let work = self.engine.tables(&scope);
+        let about = About::Listing("tables");
+        let entries = self.engine.recorded("tables", &scope, about, work).await?;
         Ok(entries
             .into_iter()
             .map(|entry| TableRecord {
@@ -161,29 +180,58 @@ impl Embedded {
     }
 
     pub(super) async fn stored_tables(&self) -> Outcome<Vec<Table>> {
-        Ok(tables::list(&self.engine, &self.scope()).await?)
+        let scope = self.scope();
+        let work = tables::list(&self.engine, &scope);
+        let done = self
+            .engine
+            .recorded("stored_tables", &scope, About::Listing("tables"), work);
+        Ok(done.await?)
     }
 
     pub(super) async fn stored_table(&self, name: &str) -> Outcome<Table> {
-        Ok(tables::describe(&self.engine, &self.scope(), name).await?)
+        let scope = self.scope();
+        let work = tables::describe(&self.engine, &scope, name);
+        let done = self
+            .engine
+            .recorded("stored_table", &scope, About::Table(name), work);
+        Ok(done.await?)
     }
 
     pub(super) async fn create_table(&self, request: CreateTableRequest) -> Outcome<Table> {
-        Ok(tables::create(&self.engine, &self.scope(), request).await?)
+        let name = request.name.clone();
+        let scope = self.scope();
+        let work = tables::create(&self.engine, &scope, request);
+        let done = self
+            .engine
+            .recorded("create_table", &scope, About::Table(&name), work);
+        Ok(done.await?)
     }
 
     pub(super) async fn drop_table(&self, name: &str) -> Outcome {
-        Ok(self.engine.drop_table(&self.scope(), name).await?)
+        let scope = self.scope();
+        let work = self.engine.drop_table(&scope, name);
+        let done = self
+            .engine
+            .recorded("drop_table", &scope, About::Table(name), work);
+        Ok(done.await?)
     }
 
     pub(super) async fn sources(&self) -> Outcome<Vec<Source>> {
-        let sources = self.engine.catalog().sources(&self.scope()).await?;
-        Ok(sources.iter().map(source_message).collect())
+        let scope = self.scope();
+        let work = self.engine.catalog().sources(&scope);
+        let done = self
+            .engine
+            .recorded("sources", &scope, About::Listing("sources"), work);
+        Ok(done.await?.iter().map(source_message).collect())
     }
 
     pub(super) async fn source(&self, name: &str) -> Outcome<Source> {
-        let source = self.engine.catalog().source(&self.scope(), name).await?;
-        Ok(source_message(&source))
+        let scope = self.scope();
+        let work = self.engine.catalog().source(&scope, name);
+        let done = self
+            .engine
+            .recorded("source", &scope, About::Source(name), work);
+        Ok(source_message(&done.await?))
     }
 
     pub(super) async fn register_source(
@@ -200,7 +248,11 @@ impl Embedded {
                 Some(column) => TenantColumnChoice::Named(column),
             },
         };
-        let registered = self.engine.register_source(&self.scope(), request).await?;
+        let (scope, name) = (self.scope(), request.name.clone());
+        let work = self.engine.register_source(&scope, request);
+        let about = About::Source(&name);
+        let done = self.engine.recorded("register_source", &scope, about, work);
+        let registered = done.await?;
         Ok(RegisterSourceResponse {
             source: Some(source_message(&registered.source)),
             notices: registered.notices,
@@ -208,24 +260,39 @@ impl Embedded {
     }
 
     pub(super) async fn refresh_source(&self, name: &str) -> Outcome<Source> {
-        let source = self.engine.refresh_source(&self.scope(), name).await?;
-        Ok(source_message(&source))
+        let scope = self.scope();
+        let work = self.engine.refresh_source(&scope, name);
+        let done = self
+            .engine
+            .recorded("refresh_source", &scope, About::Source(name), work);
+        Ok(source_message(&done.await?))
     }
 
     pub(super) async fn drop_source(&self, name: &str) -> Outcome {
         let scope = self.scope();
-        Ok(self.engine.catalog().drop_source(&scope, name).await?)
+        let work = self.engine.catalog().drop_source(&scope, name);
+        let done = self
+            .engine
+            .recorded("drop_source", &scope, About::Source(name), work);
+        Ok(done.await?)
     }
 
     pub(super) async fn models(&self, name: Option<&str>) -> Outcome<Vec<Model>> {
-        let models = self.engine.catalog().models(&self.scope(), name).await?;
-        Ok(models.into_iter().map(model_message).collect())
+        let scope = self.scope();
+        let work = self.engine.catalog().models(&scope, name);
+        let done = self
+            .engine
+            .recorded("models", &scope, About::Listing("models"), work);
+        Ok(done.await?.into_iter().map(model_message).collect())
     }
 
     pub(super) async fn model(&self, name: &str, version: Option<&str>) -> Outcome<Model> {
         let scope = self.scope();
-        let model = self.engine.catalog().model(&scope, name, version).await?;
-        Ok(model_message(model))
+        let work = self.engine.catalog().model(&scope, name, version);
+        let done = self
+            .engine
+            .recorded("model", &scope, About::Listing("models"), work);
+        Ok(model_message(done.await?))
     }
 
     pub(super) async fn register_model(&self, request: RegisterModelRequest) -> Outcome<Model> {
@@ -240,17 +307,19 @@ impl Embedded {
             },
         };
         let scope = self.scope();
-        let model = self.engine.catalog().register_model(&scope, model).await?;
-        Ok(model_message(model))
+        let work = self.engine.catalog().register_model(&scope, model);
+        let about = About::Listing("models");
+        let done = self.engine.recorded("register_model", &scope, about, work);
+        Ok(model_message(done.await?))
     }
 
     pub(super) async fn drop_model(&self, name: &str, version: &str) -> Outcome {
         let scope = self.scope();
-        Ok(self
+        let work = self.engine.catalog().drop_model(&scope, name, version);
+        let done = self
             .engine
-            .catalog()
-            .drop_model(&scope, name, version)
-            .await?)
+            .recorded("drop_model", &scope, About::Listing("models"), work);
+        Ok(done.await?)
     }
 
     fn scope(&self) -> Scope {

@@ -53,7 +53,7 @@ use prost::Message;
 use tonic::{Code, Status, Streaming};
 
 use crate::config::JammiConfig;
-use crate::engine::Engine;
+use crate::engine::{Engine, Statement};
 use crate::error::{Error, Result};
 use crate::server::operations::Operations;
 use crate::server::running::{Messages, Run, Runs, Sent};
@@ -271,6 +271,7 @@ impl FlightServer {
             }
             other => {
                 let command = MetadataCommand::parse(other)?;
+                let entry = admitted.entry().cloned();
                 let batch = match command {
                     MetadataCommand::Server(command) => self.server_info.answer(command)?,
                     MetadataCommand::Catalog(command) => {
@@ -279,6 +280,9 @@ impl FlightServer {
                     }
                 };
                 let schema = batch.schema();
+                if let Some(entry) = entry {
+                    entry.add_rows(batch.num_rows() as u64);
+                }
                 Ok(self.messages(stream::iter([Ok(batch)]), &schema, schema.clone()))
             }
         }
@@ -308,6 +312,7 @@ impl FlightServer {
             ));
         };
         let command = command(&descriptor.cmd)?;
+        let entry = admitted.entry().cloned();
         let rest = messages.map(|message| message.map_err(broken_off));
         let messages = stream::iter([Ok(first)]).chain(rest);
         let written = match command {
@@ -336,6 +341,9 @@ impl FlightServer {
             }
             other => return Err(unserved(&other)),
         };
+        if let Some(entry) = entry {
+            entry.add_rows(written.record_count.unsigned_abs());
+        }
         Ok(written.encode_to_vec().into())
     }
 }
@@ -366,6 +374,25 @@ impl Caller {
             admitted,
             scope,
             now_ms: now_ms(),
+        }
+    }
+
+    /// Has the audit record say what the statement is.
+    fn note(&self, content: &Content) {
+        match (self.admitted.entry(), &content.plan) {
+            (Some(entry), None) => entry.statement(&content.sql),
+            (Some(entry), Some(_)) => entry.is("a plan of Substrait".to_owned()),
+            (None, _) => {}
+        }
+    }
+
+    /// Has the audit record say that the statement is done, whatever becomes of its
+    /// answer.
+    fn note_written(&self, statement: &Statement) {
+        if let Some(entry) = self.admitted.entry()
+            && !statement.kind().reads()
+        {
+            entry.note_written();
         }
     }
 

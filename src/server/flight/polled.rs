@@ -336,6 +336,7 @@ impl FlightServer {
         let opened = self
             .sealer
             .open(&caller.holder(), Kind::Ticket, caller.now_ms, handle)?;
+        caller.note(&opened.content);
         // Often enough that the answer's time is not up before the next call.
         let patience = self.polled.0.timeout / 2;
         self.polled_info(caller, opened.content.serial, patience)

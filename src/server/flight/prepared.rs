@@ -117,6 +117,7 @@ impl FlightServer {
             .sealer
             .open(&caller.holder(), Kind::Prepared, caller.now_ms, &handle)?;
         let mut content = opened.content;
+        caller.note(&content);
         self.succeed(caller, &mut content)?;
         let row = parameters::read_row(messages, self.handle_bytes_max).await?;
         content.parameters = match &row {
@@ -199,6 +200,7 @@ impl FlightServer {
             .sealer
             .open(&caller.holder(), Kind::Prepared, caller.now_ms, handle)?;
         let mut content = opened.content;
+        caller.note(&content);
         if content.parameters.is_none() {
             content.parameters = self.bound_parameters.rows.get(&opened.id);
         }

@@ -14,7 +14,7 @@ use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
 use prost::Message;
 use prost_types::Timestamp;
 
-use crate::engine::{Engine, Progress, RecordStream, SessionTransaction, Statement};
+use crate::engine::{Engine, Progress, RecordStream, SessionTransaction, Statement, affected_by};
 use crate::error::{Error, Result};
 
 use super::ticket::{Content, Kind};
@@ -39,17 +39,23 @@ impl FlightServer {
         sql: String,
         id: Option<&Bytes>,
     ) -> Result<Content> {
+        let content = Content {
+            sql,
+            ..Content::default()
+        };
+        self.content_in(caller, content, id)
+    }
+
+    /// `content` as the caller's session reads it, in the transaction that `id` names.
+    fn content_in(&self, caller: &Caller, content: Content, id: Option<&Bytes>) -> Result<Content> {
+        caller.note(&content);
         let transaction = self.named_transaction(caller, id)?;
         let names = self.names.get(&caller.admitted, caller.now_ms);
         Ok(Content {
-            sql,
             catalog: names.catalog.clone(),
             schema: names.schema.clone(),
-            parameters: None,
-            serial: 0,
             transaction,
-            writes: false,
-            plan: None,
+            ..content
         })
     }
 
@@ -60,10 +66,11 @@ impl FlightServer {
         plan: Option<SubstraitPlan>,
         id: Option<&Bytes>,
     ) -> Result<Content> {
-        Ok(Content {
+        let content = Content {
             plan: Some(plan.unwrap_or_default()),
-            ..self.content(caller, String::new(), id)?
-        })
+            ..Content::default()
+        };
+        self.content_in(caller, content, id)
     }
 
     /// The plan of `content` as its transaction sees what there is.
@@ -98,6 +105,9 @@ impl FlightServer {
                     .await
             }
         }?;
+        if let Some(entry) = caller.admitted.entry() {
+            entry.reads(statement.tables(), statement.scope());
+        }
         if statement.assignment().is_some() {
             caller.admitted.require_session()?;
         }
@@ -158,8 +168,9 @@ impl FlightServer {
             .sealer
             .open(&caller.holder(), Kind::Ticket, caller.now_ms, handle)?;
         let content = opened.content;
+        caller.note(&content);
         if let Some(messages) = self.polled.fetch(content.serial).await {
-            return messages;
+            return messages.map(|messages| recorded(caller, messages));
         }
         let mut run = self.begin(caller, &content, Some(content.serial))?;
         let progress = Arc::clone(run.progress());
@@ -201,6 +212,16 @@ impl FlightServer {
         let actual = rows.schema();
         let sent = wire::announced_schema(&statement.schema(), &actual);
         let rows = counted(rows, progress);
+        let entry = caller.admitted.entry().cloned();
+        let has_written = !statement.kind().reads();
+        let rows = rows.inspect_ok(move |batch| {
+            if let Some(entry) = &entry {
+                entry.add_rows(match has_written {
+                    true => affected_by(batch),
+                    false => batch.num_rows() as u64,
+                });
+            }
+        });
         let Some(open) = open else {
             return Ok(self.messages(rows, &actual, sent));
         };
@@ -235,6 +256,7 @@ impl FlightServer {
             let values = bound(&statement, content)?;
             admit(&statement)?;
             let rows = engine.execute(&caller.scope, &statement, &values).await?;
+            caller.note_written(&statement);
             self.note_temporary(caller, statement.makes_temporary());
             return Ok(Answer {
                 statement,
@@ -257,6 +279,7 @@ impl FlightServer {
             .await;
         running.finish();
         let rows = rows?;
+        caller.note_written(&statement);
         self.note_temporary(caller, statement.makes_temporary());
         Ok(Answer {
             statement,
@@ -285,6 +308,22 @@ where
 {
     let progress = Arc::clone(progress);
     rows.inspect_ok(move |batch| progress.add_rows(batch.num_rows()))
+}
+
+/// `messages` with their rows counted in the caller's audit record.
+fn recorded(caller: &Caller, messages: MessageStream) -> MessageStream {
+    let Some(entry) = caller.admitted.entry().cloned() else {
+        return messages;
+    };
+    Box::pin(messages.inspect_ok(move |message| {
+        let header = arrow::ipc::root_as_message(&message.data_header);
+        let batch = header
+            .ok()
+            .and_then(|header| header.header_as_record_batch());
+        if let Some(batch) = batch {
+            entry.add_rows(batch.length().unsigned_abs());
+        }
+    }))
 }
 
 /// The values of `content`'s parameters in the types that `statement` takes.

@@ -9,8 +9,8 @@ use arrow_flight::sql::{
 use futures::{FutureExt, Stream, TryStreamExt};
 
 use crate::engine::{
-    Engine, IfExists, IfMissing, IngestTarget, MUTABLE_CATALOG, PUBLIC_SCHEMA, Statement, Texts,
-    affected,
+    About, Engine, IfExists, IfMissing, IngestTarget, MUTABLE_CATALOG, PUBLIC_SCHEMA, Statement,
+    Texts, affected,
 };
 use crate::error::{Error, Result};
 use crate::server::running::Sent;
@@ -115,7 +115,8 @@ impl FlightServer {
         content: &Content,
     ) -> Result<DoPutUpdateResult> {
         let answer = self.answer(engine, caller, content, refuse_query).await?;
-        Ok(counted(affected(answer.rows.try_collect().await?)?))
+        let batches: Vec<_> = answer.rows.try_collect().await?;
+        Ok(counted(affected(&batches)))
     }
 
     /// Adds the rows of `messages` to a table.
@@ -128,6 +129,10 @@ impl FlightServer {
     where
         S: Stream<Item = Result<FlightData>> + Send + 'static,
     {
+        if let Some(entry) = caller.admitted.entry() {
+            entry.is("an ingest of rows".to_owned());
+            entry.reads(&[About::Table(&command.table).name()], &caller.scope);
+        }
         let target = target(&command)?;
         let sent = Sent::Ingest(&target.table);
         let mut run = self

@@ -13,6 +13,8 @@ use tonic::{Request, Status};
 
 use super::cookie::{self, SESSION_COOKIE};
 use super::{SessionKeys, SessionMap};
+use crate::audit::Entry;
+use crate::engine::About;
 use crate::error::{Error, Result};
 use crate::server::accept::{ConnectionId, ConnectionInfo};
 use crate::server::status::to_status;
@@ -38,6 +40,7 @@ pub struct Admitted {
     is_of_page: bool,
     /// Whether the session was made for the request, whose answer has to say so.
     is_new: bool,
+    entry: Option<Entry>,
 }
 
 impl Admitted {
@@ -74,6 +77,20 @@ impl Admitted {
             ))),
         };
         Ok(scope?.in_session(self.session_key()))
+    }
+
+    /// As [`Admitted::scope`], noting what the request is about.
+    pub(in crate::server) fn scope_for(&self, about: About<'_>) -> Result<Scope> {
+        let scope = self.scope()?;
+        if let Some(entry) = &self.entry {
+            entry.reads(&[about.name()], &scope);
+        }
+        Ok(scope)
+    }
+
+    /// The request's audit record, where it has one.
+    pub(in crate::server) fn entry(&self) -> Option<&Entry> {
+        self.entry.as_ref()
     }
 
     /// Whether the request has a scope.
@@ -260,6 +277,7 @@ impl TenantInterceptor {
             connection: None,
             is_of_page,
             is_new: false,
+            entry: None,
         })
     }
 }
@@ -273,6 +291,11 @@ impl Interceptor for TenantInterceptor {
             .map_err(|error| to_status(&error))?;
         let connection = request.extensions().get::<ConnectionInfo>();
         admitted.connection = connection.map(|connection| connection.id);
+        admitted.entry = request.extensions().get::<Entry>().cloned();
+        if let Some(entry) = &admitted.entry {
+            let session = admitted.session.as_ref();
+            entry.admitted(&admitted.principal, session, admitted.tenant);
+        }
         request.extensions_mut().insert(admitted);
         Ok(request)
     }
