@@ -12,6 +12,6 @@ mod session_key;
 
 pub use binding::TenantBinding;
 pub use id::{SessionId, TenantId};
-pub use principal::{ActsFor, GLOBAL_WRITER, OPERATOR, Principal, ROLES, SUPER_ADMIN};
+pub use principal::{ActsFor, GLOBAL_WRITER, OPERATOR, Principal, ROLES};
 pub use scope::{Lane, Scope};
 pub use session_key::SessionKey;

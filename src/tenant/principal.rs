@@ -10,16 +10,12 @@ use crate::error::{Error, Result};
 /// The role that writes what every tenant reads.
 pub const GLOBAL_WRITER: &str = "global-writer";
 
-/// The role that runs the installation: its keys, tenants, sessions and queries. It
-/// reads no tenant's rows.
+/// The role that runs the installation: its keys, users, sessions, queries and audit
+/// trail. It reads no tenant's rows.
 pub const OPERATOR: &str = "operator";
 
-/// The role that may read every tenant's rows, for one request at a time and with a
-/// reason that is recorded.
-pub const SUPER_ADMIN: &str = "super-admin";
-
 /// Every role there is.
-pub const ROLES: [&str; 3] = [GLOBAL_WRITER, OPERATOR, SUPER_ADMIN];
+pub const ROLES: [&str; 2] = [GLOBAL_WRITER, OPERATOR];
 
 /// Who is asking, as a credential proves it. Clones share it. Two are equal that may
 /// do the same under one name.

@@ -8,7 +8,7 @@ use jammi_db::server::proto::operator::{
     ListQueriesRequest, ListUsersRequest, RevokeKeyRequest, RotateKeyRequest, Secret,
     SetPasswordRequest,
 };
-use jammi_db::tenant::{GLOBAL_WRITER, OPERATOR, SUPER_ADMIN};
+use jammi_db::tenant::{GLOBAL_WRITER, OPERATOR};
 use tonic::{Code, Request};
 
 use super::World;
@@ -30,7 +30,7 @@ async fn every_call_takes_the_role_before_anything_is_looked_at() {
     let others = [
         guarded.key("alice", &[ALICE], &[]).await,
         guarded.key("writer", &[], &[GLOBAL_WRITER]).await,
-        guarded.key("admin", &[BOB], &[SUPER_ADMIN]).await,
+        guarded.key("bob", &[BOB], &[GLOBAL_WRITER]).await,
     ];
     let channel = guarded.server.channel().await;
     let mut methods = method_names();

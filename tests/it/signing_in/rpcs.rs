@@ -19,6 +19,9 @@ use crate::harness::{TestServer, set_tenant};
 const NOT_ITS_TICKET: &str = "the handle was issued before the session was bound anew, or to \
                               another session: prepare the statement again";
 
+const NO_OPERATOR: &str = "this takes the role operator, which the credential does not have: ask \
+                           the operator of the server";
+
 /// What an RPC asks of who calls it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Asks {
@@ -30,6 +33,8 @@ enum Asks {
     ForWhom,
     /// A credential, and a ticket that was made for its session as that is bound.
     ItsTicket,
+    /// A credential with the role of an operator, which none of these has.
+    Operator,
 }
 
 fn rpcs() -> Vec<(&'static str, Asks)> {
@@ -51,6 +56,18 @@ fn rpcs() -> Vec<(&'static str, Asks)> {
         ("/jammi.v1.catalog.CatalogService/DescribeTable", ForWhom),
         ("/jammi.v1.catalog.CatalogService/ListTables", ForWhom),
         ("/jammi.v1.catalog.CatalogService/DropTable", ForWhom),
+        ("/jammi.v1.operator.OperatorService/CreateKey", Operator),
+        ("/jammi.v1.operator.OperatorService/ListKeys", Operator),
+        ("/jammi.v1.operator.OperatorService/RotateKey", Operator),
+        ("/jammi.v1.operator.OperatorService/RevokeKey", Operator),
+        ("/jammi.v1.operator.OperatorService/CreateUser", Operator),
+        ("/jammi.v1.operator.OperatorService/ListUsers", Operator),
+        ("/jammi.v1.operator.OperatorService/SetPassword", Operator),
+        ("/jammi.v1.operator.OperatorService/DropUser", Operator),
+        ("/jammi.v1.operator.OperatorService/ListSessions", Operator),
+        ("/jammi.v1.operator.OperatorService/EndSession", Operator),
+        ("/jammi.v1.operator.OperatorService/ListQueries", Operator),
+        ("/jammi.v1.operator.OperatorService/CancelQuery", Operator),
         ("/arrow.flight.protocol.FlightService/Handshake", Who),
         ("/arrow.flight.protocol.FlightService/ListFlights", Who),
         (
@@ -128,6 +145,9 @@ enum Kind {
 /// What the call is answered; none, that it is let in.
 fn expected(kind: Kind, asks: Asks) -> Option<(Code, &'static str)> {
     match (asks, kind) {
+        (Asks::Operator, Kind::Right | Kind::OtherTenants) => {
+            Some((Code::PermissionDenied, NO_OPERATOR))
+        }
         (Asks::Nothing, _) | (_, Kind::Right) => None,
         (_, Kind::Absent) => Some((Code::Unauthenticated, ABSENT)),
         (_, Kind::Bad | Kind::Over) => Some((Code::Unauthenticated, NOT_ACCEPTED)),
