@@ -1,5 +1,5 @@
-//! What every request passes: admission, planning for a scope, and the mask
-//! over each batch. Each name holds the target, where there is one.
+//! What every request passes: admission, its audit record, planning for a scope, and
+//! the mask over each batch. Each name holds the target, where there is one.
 
 // A bench that cannot go on stops, and prints what it measured.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
@@ -16,6 +16,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use datafusion::physical_plan::execute_stream;
 use datafusion::prelude::{ParquetReadOptions, SessionContext};
 use jammi_db::TenantId;
+use jammi_db::audit::OK;
 use jammi_db::config::{JammiConfig, SessionsConfig};
 use jammi_db::engine::{Engine, NameDefaults, RegisterSource, TenantColumnChoice};
 use jammi_db::policy::LanePredicate;
@@ -89,6 +90,35 @@ fn session_lookup(criterion: &mut Criterion) {
     metadata.insert("jammi-session-id", parsed("session-77"));
     criterion.bench_function("admission by header (target < 1 us)", |bencher| {
         bencher.iter(|| interceptor.admit(&principal, black_box(&metadata)));
+    });
+}
+
+/// What a request does for its record, and, where it waits for room, what the writer
+/// does.
+fn audit_record(criterion: &mut Criterion) {
+    const SQL: &str = "SELECT id, title FROM notes.public.notes WHERE id = 77 AND title <> 'x'";
+    let runtime = Runtime::new().expect("threads can be started");
+    let dir = tempfile::tempdir().expect("a directory can be made");
+    let engine = open(&runtime, dir.path());
+    let (scope, session) = (scope(), parsed::<SessionId>("session-77"));
+    let audit = engine.audit();
+    audit.open().expect("the directory is new");
+    let tables = ["notes.public.notes".to_owned()];
+    let record = async || {
+        let entry = audit
+            .begin("/arrow.flight.protocol.FlightService/DoGet")
+            .await;
+        let entry = entry.expect("the disk has room").expect("records are made");
+        entry.came(Some("a request"), None, Some("127.0.0.1:50000".to_owned()));
+        entry.asks(scope.principal());
+        entry.admitted(scope.principal(), Some(&session), scope.tenant());
+        entry.statement(black_box(SQL));
+        entry.reads(&tables, &scope);
+        entry.add_rows(1);
+        entry.finish(OK);
+    };
+    criterion.bench_function("an audit record (target < 50 us)", |bencher| {
+        bencher.to_async(&runtime).iter(|| async { record().await });
     });
 }
 
@@ -243,5 +273,5 @@ fn masks(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(hot_path, session_lookup, planning, masks);
+criterion_group!(hot_path, session_lookup, audit_record, planning, masks);
 criterion_main!(hot_path);

@@ -84,6 +84,28 @@ impl Error {
         }
     }
 
+    /// The code of gRPC for the kind, by which records tell what an embedded session was
+    /// answered. What the storage refused is `STORAGE`, but for rows of another tenant.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Error::InvalidArgument(_) => "INVALID_ARGUMENT",
+            Error::NotFound(_) => "NOT_FOUND",
+            Error::AlreadyExists(_) => "ALREADY_EXISTS",
+            Error::PermissionDenied(_) | Error::Backend(BackendError::TenantMismatch { .. }) => {
+                "PERMISSION_DENIED"
+            }
+            Error::FailedPrecondition(_) => "FAILED_PRECONDITION",
+            Error::ResourceExhausted(_) => "RESOURCE_EXHAUSTED",
+            Error::Unimplemented(_) => "UNIMPLEMENTED",
+            Error::Unavailable(_) => "UNAVAILABLE",
+            Error::DataLoss(_) => "DATA_LOSS",
+            Error::DeadlineExceeded(_) => "DEADLINE_EXCEEDED",
+            Error::Cancelled(_) => "CANCELLED",
+            Error::Backend(_) => "STORAGE",
+            Error::Internal { .. } => "INTERNAL",
+        }
+    }
+
     /// The same kind and text again, for a holder that may not give its error
     /// away. The source stays behind.
     pub fn restated(&self) -> Self {

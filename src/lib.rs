@@ -30,6 +30,7 @@
 //! | [`policy`] | what a scope means for rows |
 //! | [`backend`] | lanes as databases |
 //! | [`auth`] | who asks: credentials, and the contract for others' |
+//! | [`audit`] | who asked for what, and how it ended |
 //! | [`catalog`] | sources, models, tables and views of each lane |
 //! | [`source`] | tables whose rows are in files |
 //! | [`table`] | tables whose rows are in lanes |
@@ -63,6 +64,7 @@
 //!       -> backend           Transaction::assert_tenant_matches, durable commit
 //! ```
 
+pub mod audit;
 pub mod auth;
 pub mod backend;
 pub mod catalog;

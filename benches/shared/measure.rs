@@ -119,27 +119,22 @@ impl Figures {
         );
     }
 
-    /// `bytes` are to arrive at `target` times the other's rate or more.
+    /// `bytes` are to arrive at `target` times the other's rate or more, or are only
+    /// shown.
     pub fn at_least_rate(
         &mut self,
         figure: &str,
         compared_to: &str,
         bytes: usize,
         pair: Pair,
-        target: f64,
+        target: Option<f64>,
     ) {
         let rate = |time: Duration| {
             let gigabytes = bytes as f64 / 1e9;
             format!("{:.2} GB/s", gigabytes / time.as_secs_f64())
         };
-        let ratio = 1.0 / pair.ratio();
-        self.row(
-            [figure, compared_to],
-            [rate(pair.ours), rate(pair.theirs)],
-            format!("{ratio:.2}"),
-            format!(">= {target}x"),
-            Some(ratio >= target),
-        );
+        let rates = [rate(pair.ours), rate(pair.theirs)];
+        self.speed([figure, compared_to], rates, 1.0 / pair.ratio(), target);
     }
 
     /// `pair` is to be `target` times as fast as the other, or only shown.

@@ -1,19 +1,28 @@
 // Signing in, where the server asks for keys.
+import { type BrowserContext, chromium } from "@playwright/test";
+import { Certificates } from "../../tests/clients/browser/certificates.ts";
 import { jammi } from "../../tests/clients/browser/serving.ts";
 import { ALICE, BOB, expect, Server, test } from "./fixtures.ts";
 
 const NOTES = "SELECT title FROM notes.public.notes ORDER BY id";
 
-test("a page acts for the tenant of the key that is typed into it", {
-  tag: ["@authentication", "@isolation"],
-}, async ({ context }) => {
-  const server = await Server.start({ JAMMI_CONSOLE__ENABLED: "true", JAMMI_AUTH__METHODS: "api_key" });
+/** A server that asks for keys, and one of each of two tenants. */
+async function guarded(more: Record<string, string> = {}) {
+  const server = await Server.start({
+    JAMMI_CONSOLE__ENABLED: "true",
+    JAMMI_AUTH__METHODS: "api_key",
+    ...more,
+  });
   const keys = Object.fromEntries(
     [ALICE, BOB].map((tenant) => {
       const made = jammi("keys", "create", "someone", "--acts-for", tenant, "--artifact-dir", server.data);
       return [tenant, made.trim()];
     }),
   );
+  return { server, keys };
+}
+
+async function signIn(context: BrowserContext, server: Server, keys: Record<string, string>) {
   for (const [tenant, mine, theirs] of [
     [ALICE, "Alice's groceries", "Bob's"],
     [BOB, "Bob's groceries", "Alice's"],
@@ -49,5 +58,26 @@ test("a page acts for the tenant of the key that is typed into it", {
     expect(kept).not.toContain(keys[tenant]);
     await page.close();
   }
+}
+
+test("a page acts for the tenant of the key that is typed into it", {
+  tag: ["@token", "@isolation"],
+}, async ({ context }) => {
+  const { server, keys } = await guarded();
+  await signIn(context, server, keys);
   await server.stop();
+});
+
+test("over TLS too, where both ports are encrypted", {
+  tag: ["@token", "@encryption", "@isolation"],
+}, async () => {
+  const certificates = new Certificates();
+  const { server, keys } = await guarded(certificates.settings());
+  expect(server.http).toMatch(/^https:/);
+  const browser = await chromium.launch(certificates.trusted());
+  const context = await browser.newContext();
+  await signIn(context, server, keys);
+  await browser.close();
+  await server.stop();
+  certificates.remove();
 });

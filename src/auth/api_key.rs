@@ -215,23 +215,8 @@ impl TenantExtension for ApiKeys {
         &self,
         credentials: &Credentials<'_>,
     ) -> Result<Principal, AuthenticationError> {
-        if let Some(token) = credentials.bearer()? {
-            return match is_like_one(token) {
-                true => self.holder(token).await,
-                // Of another kind.
-                false => Err(AuthenticationError::Absent),
-            };
-        }
-        match credentials.basic()? {
-            Some(basic) if is_like_one(&basic.password) => {
-                let holder = self.holder(&basic.password).await?;
-                match holder.user() == basic.user {
-                    true => Ok(holder),
-                    false => Err(AuthenticationError::Refused),
-                }
-            }
-            _ => Err(AuthenticationError::Absent),
-        }
+        let shown = credentials.shown(is_like_one, is_like_one)?;
+        shown.by(self.holder(shown.text()).await?)
     }
 
     async fn list_tenants(&self) -> Result<Vec<TenantId>> {

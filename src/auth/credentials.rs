@@ -1,14 +1,17 @@
 //! What a request carries that may say who asks.
 
+use std::fmt;
 use std::net::SocketAddr;
 
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderName};
 
+use super::attempts::Attempt;
 use super::{AuthenticationError, PeerCertificate};
+use crate::tenant::Principal;
 
 /// As RFC 7617 wants it, and without padding too: arrow-go's clients leave it out.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -16,13 +19,26 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// What a request carries.
-#[derive(Clone, Copy, Debug)]
+/// What a request carries. Its debug output has no values of headers.
+#[derive(Clone, Copy)]
 pub struct Credentials<'a> {
     headers: &'a HeaderMap,
     peer: Option<SocketAddr>,
     transport: Transport,
     certificate: Option<&'a PeerCertificate>,
+    attempt: Option<&'a Attempt<'a>>,
+}
+
+impl fmt::Debug for Credentials<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let headers: Vec<&str> = self.headers.keys().map(HeaderName::as_str).collect();
+        f.debug_struct("Credentials")
+            .field("headers", &headers)
+            .field("peer", &self.peer)
+            .field("transport", &self.transport)
+            .field("certificate", &self.certificate)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What a connection is carried by.
@@ -42,6 +58,32 @@ pub(super) struct UserAndPassword {
     pub password: String,
 }
 
+/// A credential of the kind that is looked for. It has no debug output.
+pub(super) enum Shown<'a> {
+    /// A bearer token.
+    Bearer(&'a str),
+    /// A user with a password, which may be a token: some drivers know no other way.
+    Basic(UserAndPassword),
+}
+
+impl Shown<'_> {
+    /// The token, or the password in its place.
+    pub fn text(&self) -> &str {
+        match self {
+            Shown::Bearer(token) => token,
+            Shown::Basic(basic) => &basic.password,
+        }
+    }
+
+    /// The holder of the text, if that is the user with whom it was sent.
+    pub fn by(&self, holder: Principal) -> Result<Principal, AuthenticationError> {
+        match self {
+            Shown::Basic(basic) if basic.user != holder.user() => Err(AuthenticationError::Refused),
+            _ => Ok(holder),
+        }
+    }
+}
+
 impl<'a> Credentials<'a> {
     /// What is in the metadata of a request, which came from `peer` as far as the
     /// connection tells.
@@ -51,6 +93,30 @@ impl<'a> Credentials<'a> {
             peer,
             transport: Transport::Plain,
             certificate: None,
+            attempt: None,
+        }
+    }
+
+    /// As an attempt of their peer's.
+    #[must_use]
+    pub(crate) fn in_attempt(self, attempt: &'a Attempt<'a>) -> Self {
+        Credentials {
+            attempt: Some(attempt),
+            ..self
+        }
+    }
+
+    /// Counts the request among those of its peer whose credentials were not accepted,
+    /// until it is: for what could be guessed, before it is looked at, so that many at
+    /// a time are not let by.
+    ///
+    /// # Errors
+    /// [`AuthenticationError::Throttled`] when there were too many, by
+    /// `auth.failures_max`.
+    pub fn attempt(&self) -> Result<(), AuthenticationError> {
+        match self.attempt {
+            Some(attempt) => attempt.count_ahead(),
+            None => Ok(()),
         }
     }
 
@@ -103,6 +169,29 @@ impl<'a> Credentials<'a> {
     /// As of [`Credentials::header`].
     pub fn bearer(&self) -> Result<Option<&'a str>, AuthenticationError> {
         self.of_scheme("bearer")
+    }
+
+    /// The credential of a kind: a bearer that is like one, or else a user's password
+    /// that is.
+    ///
+    /// # Errors
+    /// As of [`Credentials::header`], and [`AuthenticationError::Absent`] where what is
+    /// sent is of another kind.
+    pub(super) fn shown(
+        &self,
+        is_bearer: fn(&str) -> bool,
+        is_password: fn(&str) -> bool,
+    ) -> Result<Shown<'a>, AuthenticationError> {
+        if let Some(token) = self.bearer()? {
+            return match is_bearer(token) {
+                true => Ok(Shown::Bearer(token)),
+                false => Err(AuthenticationError::Absent),
+            };
+        }
+        match self.basic()? {
+            Some(basic) if is_password(&basic.password) => Ok(Shown::Basic(basic)),
+            _ => Err(AuthenticationError::Absent),
+        }
     }
 
     /// The user and password of the `Basic` scheme.

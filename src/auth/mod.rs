@@ -41,6 +41,7 @@
 //! the scope's, which is made from the principal where a request is admitted.
 
 mod api_key;
+mod attempts;
 mod certificate;
 mod credentials;
 mod jwt;
@@ -58,6 +59,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 pub use api_key::{ApiKey, ApiKeys, IssuedKey, NewApiKey};
+pub(crate) use attempts::Attempts;
 pub use certificate::PeerCertificate;
 pub use credentials::{Credentials, Transport};
 pub use jwt::{JwtAlgorithm, Jwts};
@@ -78,7 +80,9 @@ pub trait TenantExtension: Send + Sync + 'static {
     /// # Errors
     /// [`AuthenticationError::Absent`] for a request without a credential of the kind
     /// that is looked for: where there are several extensions, the next one is asked.
-    /// Any other error ends the request.
+    /// Any other error ends the request. [`AuthenticationError::Refused`] is counted by
+    /// the peer's network; where a credential could be guessed, ask
+    /// [`Credentials::attempt`] before looking at it.
     async fn authenticate(
         &self,
         credentials: &Credentials<'_>,
@@ -118,7 +122,7 @@ pub enum AuthenticationError {
     /// It cannot be told now.
     #[error("the request cannot be authenticated now: send it again")]
     Unavailable,
-    /// Too many credentials of its kind were not accepted.
+    /// Too many credentials from the same network were not accepted.
     #[error("too many credentials from here were not accepted: send the request again in a minute")]
     Throttled,
 }

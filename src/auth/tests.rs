@@ -106,6 +106,17 @@ async fn a_key_is_its_holders_and_acts_for_its_tenants() {
     );
 }
 
+#[test]
+fn credentials_are_printed_without_what_they_prove() {
+    let mut headers = HeaderMap::new();
+    let value = HeaderValue::from_static("Bearer canary-1");
+    headers.append("authorization", value);
+    headers.append("x-secret", HeaderValue::from_static("canary-2"));
+    let printed = format!("{:?}", Credentials::new(&headers, None));
+    assert!(printed.contains("x-secret"), "{printed}");
+    assert!(!printed.contains("canary"), "{printed}");
+}
+
 #[tokio::test]
 async fn what_is_no_key_proves_nothing() {
     let (backend, _dir) = backend().await;

@@ -7,6 +7,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use super::target::ServerUrl;
+use crate::audit::{Place, PublicKey};
 use crate::catalog::SourceFormat;
 use crate::error::Error;
 use crate::tenant::TenantId;
@@ -75,6 +76,18 @@ pub struct GlobalArgs {
         requires = "client_certificate_file"
     )]
     pub client_private_key_file: Option<PathBuf>,
+    /// Sign in to a server as this user. The password is typed, unless there is a file of it.
+    #[arg(long = "user", global = true, env = "JAMMI_USER", value_name = "NAME")]
+    pub sign_in_as: Option<String>,
+    /// Read that user's password from the first line of a file.
+    #[arg(
+        long,
+        global = true,
+        env = "JAMMI_PASSWORD_FILE",
+        value_name = "FILE",
+        requires = "sign_in_as"
+    )]
+    pub password_file: Option<PathBuf>,
     /// Read settings from a TOML file. [env: JAMMI_CONFIG]
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -112,6 +125,15 @@ pub enum Command {
     /// The tenants of the installation, for its operator.
     #[command(subcommand)]
     Tenants(TenantsCommand),
+    /// The sessions of a running server.
+    #[command(subcommand)]
+    Sessions(SessionsCommand),
+    /// The statements that a running server runs.
+    #[command(subcommand)]
+    Queries(QueriesCommand),
+    /// The audit trail of a directory.
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Copy what the tenant has to a new file, while it is in use; without a tenant, what is shared.
     Backup {
         /// The file, which must not be there yet.
@@ -339,6 +361,74 @@ pub enum TenantsCommand {
         #[command(flatten)]
         output: OutputArgs,
     },
+}
+
+/// What to do with the sessions of a server.
+#[derive(Debug, Subcommand)]
+pub enum SessionsCommand {
+    /// List the sessions of which the server keeps anything, those that were used last first.
+    List(ListingArgs),
+    /// End a session: its binding, transactions, temporary tables and running statements.
+    End {
+        /// What the list calls it.
+        id: u64,
+    },
+}
+
+/// What to do with the statements that a server runs.
+#[derive(Debug, Subcommand)]
+pub enum QueriesCommand {
+    /// List the statements that run, those that began first first.
+    List(ListingArgs),
+    /// End a statement. Its client is told so.
+    Cancel {
+        /// What the list calls it.
+        id: u64,
+    },
+}
+
+/// How much is listed, and how.
+#[derive(Debug, Args)]
+pub struct ListingArgs {
+    /// How many are listed at most, up to 10000.
+    #[arg(long, value_name = "COUNT", default_value_t = 1000)]
+    pub limit: u32,
+    /// How the rows are written.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// What to do with the audit trail.
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// Check that no record was removed or changed; exits with 1 where one was.
+    Verify(VerifyAuditArgs),
+    /// Print the public key by which the trail is checked, to be kept elsewhere.
+    Key,
+    /// Write the records that the tenant may see to a file; without a tenant, all of them.
+    Export {
+        /// The file, which appears when all of them are written.
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+        /// How they are written.
+        #[arg(long, value_enum, value_name = "FORMAT", default_value_t = OutputFormat::Parquet)]
+        format: OutputFormat,
+    },
+}
+
+/// What the audit trail is checked against.
+#[derive(Debug, Args)]
+pub struct VerifyAuditArgs {
+    /// The public key, as `jammi audit key` printed it; that of the directory when not given.
+    #[arg(long, value_name = "KEY", value_parser = public_key)]
+    pub public_key: Option<PublicKey>,
+    /// A checkpoint that an earlier check printed, which the trail has to hold.
+    #[arg(long, value_name = "POSITION:HASH")]
+    pub checkpoint: Option<Place>,
+}
+
+fn public_key(text: &str) -> Result<PublicKey, String> {
+    PublicKey::parse(text).ok_or_else(|| "write it as `jammi audit key` does".to_owned())
 }
 
 /// What to do with sources.

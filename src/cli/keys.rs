@@ -1,66 +1,60 @@
 //! `jammi keys`: the keys by which clients of a server authenticate.
 //!
-//! They are the installation's, and not a tenant's, so the command works on the
-//! databases of a directory, also beside a server that runs on it: what is revoked is
-//! refused from the server's next request on.
+//! They are the installation's, and not a tenant's. On the databases of a directory the
+//! command works beside a server too: what is revoked is refused from the server's next
+//! request on.
 
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray, TimestampMillisecondArray};
 use chrono::Utc;
 
-use super::args::{CreateKeyArgs, GlobalArgs, KeysCommand};
-use super::failure::{Failure, Outcome};
+use super::args::{CreateKeyArgs, KeysCommand, OutputFormat};
+use super::failure::Outcome;
+use super::notice;
+use super::output::Output;
 use super::sources::show;
-use super::{notice, output::Output, settings};
-use crate::auth::{ApiKey, ApiKeys, IssuedKey, NewApiKey};
-use crate::backend::Backend;
-use crate::cli::args::OutputFormat;
-use crate::tenant::ActsFor;
+use super::target::Target;
+use crate::server::proto::operator::{ActsFor, CreateKeyRequest, Key, RotateKeyRequest, Secret};
+use crate::tenant::TenantId;
 
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 24 * HOUR_MS;
 
 /// Runs one of the commands about keys.
-pub async fn run(global: &GlobalArgs, command: KeysCommand) -> Outcome {
-    let keys = open(global).await?;
+pub async fn run(target: &Target, command: KeysCommand) -> Outcome {
     match command {
         KeysCommand::Create(args) => {
-            let issued = keys.create(new_key(args)?).await?;
-            tell(&issued)
+            let made = target.create_key(new_key(args)).await?;
+            tell(
+                &made.key.unwrap_or_default(),
+                &made.text.unwrap_or_default(),
+            )
         }
         KeysCommand::List(output) => {
-            let keys = keys.list().await?;
+            let keys = target.keys().await?;
             show(output, |output| output.batch(&rows(&keys)?))
         }
         KeysCommand::Rotate { id, overlap_hours } => {
-            let until_ms = now_ms().saturating_add(i64::from(overlap_hours) * HOUR_MS);
-            tell(&keys.rotate(&id, until_ms).await?)
+            let overlap_ms = i64::from(overlap_hours) * HOUR_MS;
+            // Without an overlap by the clock of whoever refuses it.
+            let old_until_ms = (overlap_ms > 0).then(|| now_ms().saturating_add(overlap_ms));
+            let request = RotateKeyRequest { id, old_until_ms };
+            let made = target.rotate_key(request).await?;
+            tell(
+                &made.key.unwrap_or_default(),
+                &made.text.unwrap_or_default(),
+            )
         }
         KeysCommand::Revoke { id } => {
-            keys.revoke(&id).await?;
+            target.revoke_key(&id).await?;
             notice(format_args!("key {id} is refused from now on"));
             Ok(())
         }
     }
 }
 
-async fn open(global: &GlobalArgs) -> Outcome<ApiKeys> {
-    if settings::server_url(global)?.is_some() {
-        return Err(Failure::Usage(
-            "keys works on the databases themselves, also beside a running server: use \
-             --artifact-dir instead of --url"
-                .into(),
-        ));
-    }
-    let config = settings::load(global, None)?;
-    let backend = Backend::open(&config.artifact_dir, &config.lanes)
-        .await
-        .map_err(|error| Failure::Connection(error.to_string()))?;
-    Ok(ApiKeys::new(backend, now_ms))
-}
-
-fn new_key(args: CreateKeyArgs) -> Outcome<NewApiKey> {
+fn new_key(args: CreateKeyArgs) -> CreateKeyRequest {
     let CreateKeyArgs {
         user,
         acts_for,
@@ -68,36 +62,33 @@ fn new_key(args: CreateKeyArgs) -> Outcome<NewApiKey> {
         roles,
         expires_in_days,
     } = args;
-    Ok(NewApiKey {
+    CreateKeyRequest {
         user,
-        acts_for: match all_tenants {
-            true => ActsFor::All,
-            false => ActsFor::only(acts_for),
-        },
-        roles: roles.into_iter().collect(),
+        acts_for: Some(acts_for_message(all_tenants, &acts_for)),
+        roles,
         expires_at_ms: expires_in_days
             .map(|days| now_ms().saturating_add(i64::from(days) * DAY_MS)),
-    })
+    }
 }
 
 /// The key's text alone on stdout, so that a script can keep it.
-fn tell(issued: &IssuedKey) -> Outcome {
+fn tell(key: &Key, text: &Secret) -> Outcome {
     let mut output = Output::stdout(OutputFormat::Table)?;
-    output.line(&issued.text)?;
+    output.line(&text.text)?;
     output.finish()?;
     notice(format_args!(
         "key {} of {}: it is shown this once; clients send it as `authorization: Bearer KEY`, or \
          as the password of {}",
-        issued.key.id, issued.key.user, issued.key.user
+        key.id, key.user, key.user
     ));
     Ok(())
 }
 
-fn rows(keys: &[ApiKey]) -> Outcome<RecordBatch> {
-    let texts = |text: &dyn Fn(&ApiKey) -> String| -> ArrayRef {
+fn rows(keys: &[Key]) -> Outcome<RecordBatch> {
+    let texts = |text: &dyn Fn(&Key) -> String| -> ArrayRef {
         Arc::new(StringArray::from_iter_values(keys.iter().map(text)))
     };
-    let times = |time: &dyn Fn(&ApiKey) -> Option<i64>| -> ArrayRef {
+    let times = |time: &dyn Fn(&Key) -> Option<i64>| -> ArrayRef {
         let times = TimestampMillisecondArray::from_iter(keys.iter().map(time));
         Arc::new(times.with_timezone("UTC"))
     };
@@ -106,31 +97,30 @@ fn rows(keys: &[ApiKey]) -> Outcome<RecordBatch> {
         ("user", texts(&|key| key.user.clone()), false),
         (
             "acts_for",
-            texts(&|key| acts_for_text(&key.acts_for)),
+            texts(&|key| acts_for_text(key.acts_for.as_ref())),
             false,
         ),
-        (
-            "roles",
-            texts(&|key| {
-                let roles: Vec<&str> = key.roles.iter().map(String::as_str).collect();
-                roles.join(" ")
-            }),
-            false,
-        ),
+        ("roles", texts(&|key| key.roles.join(" ")), false),
         ("created_at", times(&|key| Some(key.created_at_ms)), false),
         ("expires_at", times(&|key| key.expires_at_ms), true),
         ("revoked_at", times(&|key| key.revoked_at_ms), true),
     ])?)
 }
 
+/// The tenants of a credential that is to be made.
+pub(super) fn acts_for_message(all: bool, tenants: &[TenantId]) -> ActsFor {
+    ActsFor {
+        all,
+        tenants: tenants.iter().map(ToString::to_string).collect(),
+    }
+}
+
 /// The tenants of a credential, for people.
-pub(super) fn acts_for_text(acts_for: &ActsFor) -> String {
+pub(super) fn acts_for_text(acts_for: Option<&ActsFor>) -> String {
     match acts_for {
-        ActsFor::All => "any tenant".to_owned(),
-        ActsFor::Only(tenants) => {
-            let tenants: Vec<String> = tenants.iter().map(ToString::to_string).collect();
-            tenants.join(" ")
-        }
+        Some(acts_for) if acts_for.all => "any tenant".to_owned(),
+        Some(acts_for) => acts_for.tenants.join(" "),
+        None => String::new(),
     }
 }
 

@@ -15,15 +15,18 @@ pub mod progress;
 pub mod statements;
 pub mod target;
 
+mod audit;
 mod backup;
 mod catalog_rows;
 mod interrupt;
 mod keys;
 mod models;
+mod queries;
 mod query;
 mod sample;
 mod schema_file;
 mod serve;
+mod sessions;
 mod settings;
 mod shell;
 mod sources;
@@ -106,12 +109,16 @@ async fn run(cli: Cli) -> Outcome {
             on_target(&global, async |target| job.run(target).await).await
         }
         Command::Keys(command) => {
-            let interrupt = Interrupt::listen();
-            interrupt.or(keys::run(&global, command)).await
+            on_installation(&global, async |target| keys::run(target, command).await).await
         }
         Command::Users(command) => {
-            let interrupt = Interrupt::listen();
-            interrupt.or(users::run(&global, command)).await
+            on_installation(&global, async |target| users::run(target, command).await).await
+        }
+        Command::Sessions(command) => {
+            on_installation(&global, async |target| sessions::run(target, command).await).await
+        }
+        Command::Queries(command) => {
+            on_installation(&global, async |target| queries::run(target, command).await).await
         }
         Command::Tenants(command) => {
             let global = GlobalArgs {
@@ -123,6 +130,10 @@ async fn run(cli: Cli) -> Outcome {
         Command::Verify(args) => {
             let interrupt = Interrupt::listen();
             interrupt.or(verify::run(&global, args)).await
+        }
+        Command::Audit(command) => {
+            let interrupt = Interrupt::listen();
+            interrupt.or(audit::run(&global, command)).await
         }
         Command::Backup { file } => {
             let interrupt = Interrupt::listen();
@@ -144,12 +155,24 @@ async fn on_target(global: &GlobalArgs, command: impl AsyncFnOnce(&Target) -> Ou
     outcome
 }
 
+/// As [`on_target`], of a command that is about no tenant.
+async fn on_installation(
+    global: &GlobalArgs,
+    command: impl AsyncFnOnce(&Target) -> Outcome,
+) -> Outcome {
+    let global = GlobalArgs {
+        tenant: None,
+        ..global.clone()
+    };
+    on_target(&global, command).await
+}
+
 async fn open(global: &GlobalArgs) -> Outcome<Target> {
     match settings::server_url(global)? {
         Some(url) => {
-            let api_key = settings::api_key()?;
+            let credential = settings::credential(global)?;
             let tls = settings::client_tls(global)?;
-            Target::remote(&url, global.tenant, api_key.as_deref(), tls).await
+            Target::remote(&url, global.tenant, credential.as_ref(), tls).await
         }
         None => Target::embedded(&settings::load(global, None)?, global.tenant).await,
     }

@@ -1,5 +1,7 @@
 //! `jammi serve`.
 
+use rlimit::Resource;
+
 use super::args::{GlobalArgs, ServeArgs};
 use super::failure::{Failure, Outcome};
 use super::sample;
@@ -7,6 +9,21 @@ use super::{notice, settings};
 use crate::config::LogFormat;
 use crate::engine::Engine;
 use crate::server;
+
+/// Has a crash leave no image of the memory, which holds what clients have sent.
+fn leave_no_core() {
+    // A byte is too little for a file, and by core(5) it is what has Linux start no
+    // program that would be given the image. No limit that is lower is raised.
+    let limited = Resource::CORE.get().and_then(|(_, hard)| {
+        let most = hard.min(1);
+        Resource::CORE.set(most, most)
+    });
+    if let Err(error) = limited {
+        notice(format_args!(
+            "a crash may leave an image of the memory ({error}): set the limit of core files to 0"
+        ));
+    }
+}
 
 /// Runs the server until it is told to stop.
 pub async fn run(global: &GlobalArgs, args: ServeArgs) -> Outcome {
@@ -18,6 +35,7 @@ pub async fn run(global: &GlobalArgs, args: ServeArgs) -> Outcome {
     if global.tenant.is_some() {
         notice("--tenant has no effect on serve: every session binds a tenant of its own");
     }
+    leave_no_core();
     let config = settings::load(global, Some(&args))?;
     let sample_dir = args.sample.then(|| sample::dir(&config));
     let prepare = async |engine: &Engine| match &sample_dir {

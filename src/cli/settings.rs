@@ -3,12 +3,17 @@
 
 use std::env::VarError;
 use std::ffi::OsStr;
+use std::io::{self, IsTerminal};
 use std::path::Path;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
 use super::args::{GlobalArgs, OutputFormat, ServeArgs};
 use super::failure::{Failure, Outcome};
+use super::notice;
 use super::output::Output;
 use super::target::ServerUrl;
 use crate::config::{self, ConfigSources, FlagValue, JammiConfig};
@@ -18,7 +23,7 @@ use crate::error::Error;
 const URL_VARIABLE: &str = "JAMMI_URL";
 /// The variable that holds the key by which a server knows the caller. There is no
 /// flag for it: other users of the machine see those.
-pub const API_KEY_VARIABLE: &str = "JAMMI_API_KEY";
+const API_KEY_VARIABLE: &str = "JAMMI_API_KEY";
 
 /// The settings that `global` and, for a server, `serve` make.
 pub fn load(global: &GlobalArgs, serve: Option<&ServeArgs>) -> Outcome<JammiConfig> {
@@ -57,15 +62,98 @@ pub fn server_url(global: &GlobalArgs) -> Outcome<Option<ServerUrl>> {
     Ok(Some(url))
 }
 
-/// The key to show to a server, if there is one.
-pub fn api_key() -> Outcome<Option<String>> {
-    match std::env::var(API_KEY_VARIABLE) {
-        Ok(key) if !key.is_empty() => Ok(Some(key)),
-        Ok(_) | Err(VarError::NotPresent) => Ok(None),
-        Err(VarError::NotUnicode(_)) => Err(Failure::Usage(format!(
-            "{API_KEY_VARIABLE} holds no API key"
-        ))),
+/// What a server is to know the caller by, beside a certificate. It has no debug
+/// output.
+pub enum Credential {
+    /// An API key, or another token.
+    Token(String),
+    /// A user and a password, which go with every call: what a handshake answers
+    /// would end while a shell is open.
+    Password { user: String, password: String },
+}
+
+impl Credential {
+    /// What calls have in their metadata `authorization`.
+    pub fn authorization(&self) -> Outcome<MetadataValue<Ascii>> {
+        let text = match self {
+            Credential::Token(token) => format!("Bearer {token}"),
+            Credential::Password { user, password } => {
+                format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
+            }
+        };
+        let mut value = MetadataValue::try_from(text)
+            .map_err(|_| Failure::Usage(format!("{API_KEY_VARIABLE} holds no API key")))?;
+        // Keeps it out of logs of the transport.
+        value.set_sensitive(true);
+        Ok(value)
     }
+}
+
+/// What to show to a server, if there is anything.
+pub fn credential(global: &GlobalArgs) -> Outcome<Option<Credential>> {
+    let key = match std::env::var(API_KEY_VARIABLE) {
+        Ok(key) => Some(key).filter(|key| !key.is_empty()),
+        Err(VarError::NotPresent) => None,
+        Err(VarError::NotUnicode(_)) => {
+            return Err(Failure::Usage(format!(
+                "{API_KEY_VARIABLE} holds no API key"
+            )));
+        }
+    };
+    let user = global.sign_in_as.as_ref().filter(|user| !user.is_empty());
+    match (key, user) {
+        (key, None) => Ok(key.map(Credential::Token)),
+        (Some(_), Some(_)) => Err(Failure::Usage(format!(
+            "{API_KEY_VARIABLE} holds a key and --user names somebody: leave one of them out"
+        ))),
+        (None, Some(user)) if user.contains(':') => Err(Failure::Usage(
+            "--user has a colon, which the name of no user has: name another".into(),
+        )),
+        (None, Some(user)) => Ok(Some(Credential::Password {
+            user: user.clone(),
+            password: password(global)?,
+        })),
+    }
+}
+
+/// The password to sign in by, of a file or typed.
+fn password(global: &GlobalArgs) -> Outcome<String> {
+    let Some(file) = &global.password_file else {
+        return typed_password()?.ok_or_else(|| {
+            Failure::Usage(
+                "there is no terminal to type the password of --user on: name a file of it by \
+                 --password-file or JAMMI_PASSWORD_FILE"
+                    .into(),
+            )
+        });
+    };
+    let unread = |why: String| {
+        let path = file.display();
+        Failure::Usage(format!(
+            "{path} cannot be read ({why}): name a file of the password by --password-file"
+        ))
+    };
+    let text = std::fs::read_to_string(file).map_err(|error| unread(error.to_string()))?;
+    match text.lines().next() {
+        Some(password) if !password.is_empty() => Ok(password.to_owned()),
+        _ => Err(unread("its first line is empty".into())),
+    }
+}
+
+/// A password that is typed on a terminal, which does not show it; none where stdin
+/// is no terminal.
+pub fn typed_password() -> Outcome<Option<String>> {
+    if !io::stdin().is_terminal() {
+        return Ok(None);
+    }
+    notice("type the password, which is not shown, and press Enter");
+    let typed = console::Term::stderr().read_secure_line();
+    typed.map(Some).map_err(unread_password)
+}
+
+/// Why there is no password.
+pub fn unread_password(error: io::Error) -> Failure {
+    Failure::Usage(format!("the password cannot be read ({error})"))
 }
 
 /// How servers of `grpc+tls://` are known, and how they know the caller.

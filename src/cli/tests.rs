@@ -90,6 +90,11 @@ fn command_lines_are_accepted_or_refused() {
             "serve --listen 127.0.0.1:0 --http-listen 127.0.0.1:0 --artifact-dir d --sample",
             true,
         ),
+        ("--url grpc://127.0.0.1:1 --user alice shell", true),
+        ("query SELECT --user alice --password-file f", true),
+        ("keys create alice --user alice", true),
+        ("query SELECT --password-file f", false),
+        ("query SELECT --user alice --password secret", false),
         ("config show", true),
         ("frobnicate", false),
     ] {

@@ -15,8 +15,10 @@ pub const COMMAND_LINE_VARIABLES: &[&str] = &[
     "JAMMI_CLIENT_PRIVATE_KEY_FILE",
     "JAMMI_CONFIG",
     "JAMMI_HISTORY",
+    "JAMMI_PASSWORD_FILE",
     "JAMMI_TENANT",
     "JAMMI_URL",
+    "JAMMI_USER",
 ];
 
 /// What all variables of ours start with.
@@ -152,6 +154,7 @@ pub(super) const KEYS: &[Key] = &[
     key("console.enabled", Kind::Switch),
     key("console.grpc_url", Kind::Text),
     key("auth.methods", Kind::List),
+    key("auth.failures_max", Kind::Number),
     key("auth.jwt.issuer", Kind::Text),
     key("auth.jwt.audiences", Kind::List),
     key("auth.jwt.algorithms", Kind::List),
@@ -211,6 +214,14 @@ pub(super) const KEYS: &[Key] = &[
     key("engine.plan_cache_entries", Kind::Number),
     key("engine.table_cache_bytes", Kind::Number),
     key("engine.source_cache_bytes", Kind::Number),
+    key("audit.enabled", Kind::Switch),
+    key("audit.durability", Kind::Text),
+    key("audit.flush_ms", Kind::Number),
+    key("audit.statements", Kind::Text),
+    key("audit.queue_max", Kind::Number),
+    key("audit.checkpoint_secs", Kind::Number),
+    key("audit.segment_bytes", Kind::Number),
+    key("audit.retention_days", Kind::Number),
     key("log.format", Kind::Text),
     key("log.filter", Kind::Text),
 ];

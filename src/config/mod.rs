@@ -62,6 +62,8 @@ pub struct JammiConfig {
     pub sources: SourcesConfig,
     /// What a query may use.
     pub engine: EngineConfig,
+    /// The audit trail.
+    pub audit: AuditConfig,
     /// The log on stderr.
     pub log: LogConfig,
 }
@@ -80,6 +82,7 @@ impl Default for JammiConfig {
             lanes: LanesConfig::default(),
             sources: SourcesConfig::default(),
             engine: EngineConfig::default(),
+            audit: AuditConfig::default(),
             log: LogConfig::default(),
         }
     }
@@ -186,18 +189,32 @@ pub struct ConsoleConfig {
 }
 
 /// Who may ask.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuthConfig {
     /// What a request is authenticated by, in this order. With none, whoever
     /// reaches the server may act as any tenant.
     pub methods: Vec<AuthenticationMethod>,
+    /// How many credentials that are not accepted a peer may send in a minute.
+    pub failures_max: u32,
     /// Tokens of an issuer, where `methods` has `jwt`.
     pub jwt: JwtConfig,
     /// Clients' certificates, where `methods` has `mtls`.
     pub mtls: MtlsConfig,
     /// Users' passwords, where `methods` has `password`.
     pub password: PasswordConfig,
+}
+
+impl Default for AuthConfig {
+    fn default() -> Self {
+        AuthConfig {
+            methods: Vec::new(),
+            failures_max: 100,
+            jwt: JwtConfig::default(),
+            mtls: MtlsConfig::default(),
+            password: PasswordConfig::default(),
+        }
+    }
 }
 
 /// What a request is authenticated by.
@@ -286,8 +303,7 @@ pub struct MtlsConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PasswordConfig {
-    /// How many wrong passwords a peer may send in a minute for one user; ten times as
-    /// many for all.
+    /// How many wrong passwords a peer may send in a minute for one user.
     pub failures_max: u32,
     /// How long the token is good that a handshake answers.
     pub token_secs: u64,
@@ -508,6 +524,69 @@ impl Default for EngineConfig {
             source_cache_bytes: 1 << 30,
         }
     }
+}
+
+/// The audit trail.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AuditConfig {
+    /// Whether statements and requests are recorded. While they are, none runs that
+    /// cannot be.
+    pub enabled: bool,
+    /// When a record is on the disk.
+    pub durability: AuditDurability,
+    /// How long a record may wait for others to be written with.
+    pub flush_ms: u64,
+    /// What is recorded of a statement's text.
+    pub statements: AuditStatements,
+    /// How many records may be under way, those of running requests among them;
+    /// further requests wait.
+    pub queue_max: usize,
+    /// How long records may go without a signed checkpoint.
+    pub checkpoint_secs: u64,
+    /// The size from which a segment is followed by another.
+    pub segment_bytes: u64,
+    /// How long segments are kept; 0 is for ever.
+    pub retention_days: u64,
+}
+
+impl Default for AuditConfig {
+    fn default() -> Self {
+        AuditConfig {
+            enabled: true,
+            durability: AuditDurability::Batched,
+            flush_ms: 100,
+            statements: AuditStatements::Masked,
+            queue_max: 8_192,
+            checkpoint_secs: 5,
+            segment_bytes: 64 << 20,
+            retention_days: 0,
+        }
+    }
+}
+
+/// When an audit record is on the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AuditDurability {
+    /// `audit.flush_ms` after the request was answered, at the latest.
+    #[default]
+    Batched,
+    /// Before the request is answered to its end.
+    BeforeAnswer,
+}
+
+/// What an audit record holds of a statement's text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AuditStatements {
+    /// The text with `?` in place of its literals.
+    #[default]
+    Masked,
+    /// The text as it was sent.
+    Full,
+    /// Nothing.
+    None,
 }
 
 /// The log on stderr.

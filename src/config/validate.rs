@@ -4,9 +4,9 @@ use tracing_subscriber::EnvFilter;
 use url::{Host, Url};
 
 use super::{
-    AuthConfig, AuthenticationMethod, ConsoleConfig, EngineConfig, JammiConfig, JwtConfig,
-    LanesConfig, LogConfig, ServerConfig, SessionsConfig, SourcesConfig, TenancyConfig, TlsConfig,
-    TransactionsConfig,
+    AuditConfig, AuthConfig, AuthenticationMethod, ConsoleConfig, EngineConfig, JammiConfig,
+    JwtConfig, LanesConfig, LogConfig, ServerConfig, SessionsConfig, SourcesConfig, TenancyConfig,
+    TlsConfig, TransactionsConfig,
 };
 use crate::auth::JwtAlgorithm;
 use crate::error::{Error, Result};
@@ -37,6 +37,7 @@ impl JammiConfig {
         self.lanes.validate()?;
         self.sources.validate()?;
         self.engine.validate()?;
+        self.audit.validate()?;
         self.log.validate()
     }
 }
@@ -123,8 +124,12 @@ impl AuthConfig {
                 "name each once, in the order in which they are to be tried",
             );
         }
-        let failures = u64::from(self.password.failures_max);
-        between("auth.password.failures_max", failures, 1, 1 << 20)?;
+        for (name, failures) in [
+            ("auth.failures_max", self.failures_max),
+            ("auth.password.failures_max", self.password.failures_max),
+        ] {
+            between(name, failures.into(), 1, 1 << 20)?;
+        }
         let token = self.password.token_secs;
         between("auth.password.token_secs", token, 1, DURATION_MAX)?;
         match methods.contains(&AuthenticationMethod::Jwt) {
@@ -500,6 +505,18 @@ impl EngineConfig {
     }
 }
 
+impl AuditConfig {
+    fn validate(&self) -> Result<()> {
+        between("audit.flush_ms", self.flush_ms, 1, 60_000)?;
+        let queue = self.queue_max as u64;
+        between("audit.queue_max", queue, 1, 1 << 20)?;
+        between("audit.checkpoint_secs", self.checkpoint_secs, 1, 86_400)?;
+        let segment = self.segment_bytes;
+        between("audit.segment_bytes", segment, 4 << 10, 1 << 40)?;
+        between("audit.retention_days", self.retention_days, 0, 36_500)
+    }
+}
+
 impl LogConfig {
     fn validate(&self) -> Result<()> {
         match EnvFilter::try_new(&self.filter) {
@@ -627,7 +644,7 @@ mod tests {
     #[test]
     fn a_value_out_of_range_names_its_setting() {
         type Change = fn(&mut JammiConfig);
-        let cases: [(&str, Change); 28] = [
+        let cases: [(&str, Change); 29] = [
             ("artifact_dir", |c| c.artifact_dir = "".into()),
             ("server.listen", |c| c.server.listen = "50051".into()),
             ("server.http_listen", |c| {
@@ -671,6 +688,7 @@ mod tests {
                 c.auth.jwt.keys_file = None;
                 c.auth.jwt.keys_url = Some("http://issuer.example.com/keys".into())
             }),
+            ("auth.failures_max", |c| c.auth.failures_max = 0),
             ("auth.password.failures_max", |c| {
                 c.auth.password.failures_max = 0
             }),

@@ -52,7 +52,8 @@ impl Engine {
             Peeked::One(row) => {
                 let values = values_of(&row, 0)?;
                 let answer = self.execute_within(scope, statement, &values, within);
-                return affected(answer.await?.try_collect().await?);
+                let batches: Vec<_> = answer.await?.try_collect().await?;
+                return Ok(affected(&batches));
             }
             Peeked::Rows(rows) => rows,
         };
@@ -60,7 +61,8 @@ impl Engine {
         let rows = match statement.over_rows(&parameters, rows)? {
             Over::Rows(statement) => {
                 let answer = self.execute_within(scope, &statement, &[], within).await?;
-                return affected(answer.try_collect().await?);
+                let batches: Vec<_> = answer.try_collect().await?;
+                return Ok(affected(&batches));
             }
             Over::EachRow(rows) => rows,
         };
@@ -77,7 +79,7 @@ impl Engine {
             .await;
         match (within, run) {
             (Some(_), run) => run,
-            (None, Ok(count)) => transaction.commit().await.map(|()| count),
+            (None, Ok(count)) => self.commit(transaction).await.map(|()| count),
             (None, Err(error)) => {
                 transaction.rollback().await?;
                 Err(error)
@@ -99,7 +101,8 @@ impl Engine {
                 let answer = self
                     .execute_within(scope, statement, &values, Some(transaction))
                     .await?;
-                count += affected(answer.try_collect().await?)?;
+                let batches: Vec<_> = answer.try_collect().await?;
+                count += affected(&batches);
             }
         }
         Ok(count)
@@ -141,18 +144,17 @@ fn values_of(batch: &RecordBatch, row: usize) -> Result<Vec<ScalarValue>> {
 
 /// How many rows a statement that answers with `batches` wrote: the count that it
 /// is, or the rows of RETURNING.
-pub fn affected(batches: Vec<RecordBatch>) -> Result<u64> {
-    let Some(first) = batches.first() else {
-        return Ok(0);
-    };
-    if first.schema_ref() == &super::write::count_schema() {
-        let counts = batches.iter().map(|batch| {
-            let counts = batch.column(0).as_primitive::<Int64Type>();
-            counts.iter().flatten().sum::<i64>()
-        });
-        return Ok(counts.sum::<i64>().unsigned_abs());
+pub fn affected(batches: &[RecordBatch]) -> u64 {
+    batches.iter().map(affected_by).sum()
+}
+
+/// As [`affected`], of one batch.
+pub fn affected_by(batch: &RecordBatch) -> u64 {
+    if batch.schema_ref() != &super::write::count_schema() {
+        return batch.num_rows() as u64;
     }
-    Ok(batches.iter().map(|batch| batch.num_rows() as u64).sum())
+    let counts = batch.column(0).as_primitive::<Int64Type>();
+    counts.iter().flatten().sum::<i64>().unsigned_abs()
 }
 
 /// `batch` in the types of `parameters`.

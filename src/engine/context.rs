@@ -15,6 +15,7 @@ use datafusion::optimizer::{Optimizer, OptimizerConfig};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 
+use super::activity::Served;
 use super::coercion::Operands;
 use super::cores;
 use super::fault::planning;
@@ -47,6 +48,7 @@ pub(super) struct Planner {
     queue: Arc<Queue>,
     places: Arc<Places>,
     limits: Limits,
+    served: Served,
 }
 
 impl Planner {
@@ -97,6 +99,7 @@ impl Planner {
             // As many as there are cores: servers have twice as many threads.
             places: Arc::new(Places::new(available_parallelism().map_or(1, usize::from))),
             limits: Limits::new(config),
+            served: Served::default(),
         })
     }
 
@@ -212,6 +215,11 @@ impl Planner {
     /// How large a plan a statement may ask for.
     pub(super) fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// What whoever serves says of what runs.
+    pub(super) fn served(&self) -> &Served {
+        &self.served
     }
 
     /// The threads that plan and run.

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use super::limits::Limits;
 use super::shape::Lifted;
 use super::statement::{self, StatementKind};
-use super::{may_assign, setting};
+use super::{masked, may_assign, setting};
 use crate::config::EngineConfig;
 
 /// Reads a text as a statement is read: whatever it is, it is of a kind that is served,
@@ -16,6 +16,8 @@ pub fn sql(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else {
         return;
     };
+    // Whatever it is, it can be shown.
+    let _ = masked(text);
     let Ok(read) = statement::read(text, limits) else {
         return;
     };

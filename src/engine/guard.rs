@@ -17,6 +17,7 @@ use arrow::compute::{BatchCoalescer, CastOptions, cast_with_options};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DataFusionError, Result, ScalarValue};
 use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream, TaskContext};
@@ -207,7 +208,10 @@ impl TableProvider for ScopedTable {
                     .await
                     .map_err(carried)?
             }
-            Rows::System(table) => table.scan(session, &self.scope, projection).await?,
+            Rows::System(table) => {
+                let scan = table.scan(session, &self.scope, projection, filters);
+                scan.await?
+            }
             Rows::Stored(table) => {
                 let keys: Vec<Expr> = filters
                     .iter()
@@ -470,6 +474,20 @@ impl ExecutionPlan for GuardExec {
         _children: Vec<Arc<dyn ExecutionPlan>>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         Ok(self)
+    }
+
+    fn repartitioned(
+        &self,
+        target_partitions: usize,
+        _config: &ConfigOptions,
+    ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+        let scan = self.scan.plan.downcast_ref::<TableScanExec>();
+        let split = scan.and_then(|scan| scan.split(target_partitions));
+        Ok(split.map(|scan| {
+            let scan = self.over(Arc::new(scan));
+            let guard = GuardExec::new(self.scope.clone(), self.table.clone(), scan);
+            Arc::new(guard) as _
+        }))
     }
 
     // A recursive query executes its plan anew for each step, and a scan of files

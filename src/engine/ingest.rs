@@ -88,7 +88,7 @@ impl Engine {
             .await;
         match (within, written) {
             (Some(_), written) => written,
-            (None, Ok(count)) => transaction.commit().await.map(|()| count),
+            (None, Ok(count)) => self.commit(transaction).await.map(|()| count),
             (None, Err(error)) => {
                 transaction.rollback().await?;
                 Err(error)

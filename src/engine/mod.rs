@@ -16,6 +16,7 @@
 //! statement sees is resolved anew from the catalog for its scope, so there is
 //! no shared namespace that two tenants could meet in.
 
+mod activity;
 mod arrival;
 mod bound;
 mod coercion;
@@ -23,6 +24,7 @@ mod context;
 mod control;
 pub(crate) mod cores;
 mod define;
+mod events;
 mod extremes;
 mod fault;
 #[cfg(any(test, fuzzing))]
@@ -33,11 +35,14 @@ mod ingest;
 mod interrupt;
 mod limits;
 mod lossless;
+mod masked;
 mod names;
 mod numbers;
 mod params;
+mod progress;
 mod queue;
 mod reading;
+mod recorded;
 mod rule;
 mod setting;
 mod shape;
@@ -71,6 +76,7 @@ use datafusion::sql::sqlparser::ast::Statement as ParsedStatement;
 use moka::sync::Cache;
 use tokio::runtime::Handle;
 
+use crate::audit::Audit;
 use crate::backend::Backend;
 use crate::catalog::{
     Catalog, CatalogSnapshot, NewSource, SnapshotVersion, Source, check_source_name, owner_text,
@@ -86,19 +92,24 @@ use crate::tenancy::Tenants;
 use crate::tenant::{Lane, Scope};
 
 pub use crate::source::{RegisterSource, Registered, TenantColumnChoice};
+pub use activity::{Activity, Kill, OpenSession, RunningQuery};
 pub use arrival::ParameterRows;
-pub use bound::affected;
+pub use bound::{affected, affected_by};
 pub use control::TransactionControl;
 pub use define::NewTable;
 pub use guard::{GuardExec, ScopedTable};
 pub use ingest::{IfExists, IfMissing, IngestTarget};
 pub use lossless::{Texts, converted};
+pub use masked::masked;
 pub use names::{LOCAL_TEMPORARY, MUTABLE_CATALOG, NameDefaults, PUBLIC_SCHEMA, TableEntry};
+pub use progress::{Progress, Stage};
+pub use recorded::{About, Recorded};
 pub use rule::TenantScopeAnalyzerRule;
 pub use setting::{Assignment, TENANT_SETTING, first_word, may_assign};
 pub use statement::{Statement, StatementKind};
 pub use stream::RecordStream;
 pub use substrait::substrait_versions;
+pub use system::SERVER_TABLES;
 pub use temporary::restore;
 pub use transaction::SessionTransaction;
 pub use types::type_name;
@@ -113,14 +124,15 @@ use sweep::Sweeper;
 use temporary::Temporary;
 
 /// The engine: lanes, catalog, sources and the planner over them. Clones share
-/// everything.
+/// everything but the statement that they are followed by.
 #[derive(Clone)]
-pub struct Engine(Arc<Parts>);
+pub struct Engine(Arc<Parts>, Option<Arc<Progress>>);
 
 struct Parts {
     backend: Backend,
     catalog: Catalog,
     tenants: Tenants,
+    audit: Audit,
     sources: SourceReader,
     chunks: ChunkCache,
     temporary: Temporary,
@@ -131,6 +143,17 @@ struct Parts {
     /// cannot be bound to it.
     shapes: Cache<ShapeKey, Option<Arc<Statement>>>,
     statement_bytes_max: usize,
+}
+
+impl Parts {
+    fn origins(&self) -> names::Origins<'_> {
+        names::Origins {
+            catalog: &self.catalog,
+            sources: &self.sources,
+            chunks: &self.chunks,
+            audit: &self.audit,
+        }
+    }
 }
 
 /// What makes one prepared statement another: everything that its plan depends
@@ -194,6 +217,8 @@ impl Engine {
             &config.tenancy,
             system_clock,
         );
+        let now_us = || chrono::Utc::now().timestamp_micros();
+        let audit = Audit::new(backend.artifact_dir(), &config.audit, now_us, masked);
         let planner = Planner::new(&config.engine)?;
         let sources = SourceReader {
             stores: Stores::new(planner.runtime(), config.sources.clone(), Handle::current()),
@@ -205,11 +230,12 @@ impl Engine {
             views: LaneViews::default(),
             row_groups: RowGroupCache::new(config.engine.source_cache_bytes),
         };
-        let engine = Engine(Arc::new(Parts {
+        let parts = Arc::new(Parts {
             sweeper: Sweeper::new(&backend),
             backend,
             catalog,
             tenants,
+            audit,
             sources,
             chunks: ChunkCache::new(config.engine.table_cache_bytes),
             temporary: Temporary::new(&config.sessions),
@@ -217,7 +243,8 @@ impl Engine {
             statements: Cache::new(config.engine.plan_cache_entries),
             shapes: Cache::new(config.engine.plan_cache_entries),
             statement_bytes_max: config.engine.statement_bytes_max,
-        }));
+        });
+        let engine = Engine(parts, None);
         engine.remove_leftovers().await?;
         Ok(engine)
     }
@@ -253,6 +280,11 @@ impl Engine {
         parts.sources.views.forget();
         parts.sources.row_groups.forget();
         parts.catalog.forget();
+    }
+
+    /// The audit trail.
+    pub fn audit(&self) -> &Audit {
+        &self.0.audit
     }
 
     /// The lanes.
@@ -527,9 +559,7 @@ impl Engine {
             &key.names,
             &parts.planner,
             snapshot,
-            &parts.catalog,
-            &parts.sources,
-            &parts.chunks,
+            parts.origins(),
         )
     }
 
@@ -585,6 +615,7 @@ impl Engine {
             self.in_scope(scope, transaction)?;
         }
         let meter = self.0.tenants.usage().begin(scope.tenant());
+        self.is_at(Stage::Running);
         if let Action::Read(reading) = statement.action() {
             let reads = match within {
                 Some(transaction) => transaction.reads(),
@@ -603,7 +634,7 @@ impl Engine {
         }
         let place = match within {
             Some(_) => None,
-            None => Some(self.0.planner.queue().enter(scope).await?),
+            None => Some(self.enter(self.0.planner.queue(), scope).await?),
         };
         // What a write computes is computed where plans are.
         let (engine, scope) = (self.clone(), scope.clone());
@@ -649,6 +680,11 @@ impl Engine {
             Action::Assign(_) => Err(Error::InvalidArgument(format!(
                 "{TENANT_SETTING} is a session's: connect to a server, or use JammiSession"
             ))),
+            Action::Kill(_) => Err(Error::FailedPrecondition(
+                "KILL is about a running server, and this process is none: send it to one, as \
+                 with jammi --url"
+                    .into(),
+            )),
             Action::Read(_) => Err(Error::internal(
                 "the statement cannot be run",
                 "a query among the writes",
@@ -704,7 +740,7 @@ impl Engine {
             bound = logical;
         }
         let place = match entrance {
-            Some(queue) => Some(queue.enter(reading.scope()).await?),
+            Some(queue) => Some(self.enter(queue, reading.scope()).await?),
             None => None,
         };
         let work = planner.workers().begin(reading.scope());

@@ -4,7 +4,7 @@
 //! A name that another tenant uses and one that nobody uses are answered in the
 //! same words.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -37,8 +37,10 @@ use datafusion::sql::planner::{
 };
 use datafusion::sql::sqlparser::ast;
 use futures::FutureExt;
+use parking_lot::Mutex;
 
 use super::SourceReader;
+use super::activity::server_tables;
 use super::coercion;
 use super::context::Planner;
 use super::fault::{carried, planning};
@@ -47,9 +49,12 @@ use super::numbers;
 use super::setting;
 use super::statement::{parse_expression, parse_one, query_plan};
 use super::stored::{StoredTable, Use};
-use super::system::{CATALOG_SCHEMA, SYSTEM_CATALOG, SystemTable, catalog_tables};
+use super::system::{
+    AUDIT_SCHEMA, CATALOG_SCHEMA, SERVER_SCHEMA, SYSTEM_CATALOG, SystemTable, system_tables,
+};
 use super::types::ExtensionTypes;
 use super::write::{TARGET, WRITTEN, for_column};
+use crate::audit::Audit;
 use crate::catalog::{
     Catalog, CatalogSnapshot, Relation, RelationBody, TENANT_COLUMN, ViewDefinition, owner_text,
 };
@@ -106,14 +111,24 @@ pub struct TableEntry {
 
 /// Every table in `snapshot` and the server's own, by catalog, schema and name.
 pub(super) fn visible_tables(snapshot: &CatalogSnapshot) -> Vec<TableEntry> {
-    let system = catalog_tables()
+    let system = system_tables()
         .into_iter()
-        .map(|(name, arrow_schema)| TableEntry {
+        .map(|(schema, name, arrow_schema)| TableEntry {
             catalog: SYSTEM_CATALOG.into(),
-            schema: CATALOG_SCHEMA.into(),
+            schema: schema.into(),
             name: name.into(),
             kind: "SYSTEM TABLE",
             tenant_column: Some(TENANT_COLUMN.into()),
+            arrow_schema,
+        });
+    let server = server_tables()
+        .into_iter()
+        .map(|(name, arrow_schema)| TableEntry {
+            catalog: SYSTEM_CATALOG.into(),
+            schema: SERVER_SCHEMA.into(),
+            name: name.into(),
+            kind: "SYSTEM TABLE",
+            tenant_column: None,
             arrow_schema,
         });
     let sources = snapshot.sources().map(|source| TableEntry {
@@ -136,7 +151,7 @@ pub(super) fn visible_tables(snapshot: &CatalogSnapshot) -> Vec<TableEntry> {
         arrow_schema: relation.schema(),
         tenant_column: relation.table().map(|_| TENANT_COLUMN.into()),
     });
-    let mut tables: Vec<TableEntry> = system.chain(sources).chain(stored).collect();
+    let mut tables: Vec<TableEntry> = system.chain(server).chain(sources).chain(stored).collect();
     tables.sort_by(|a, b| (&a.catalog, &a.schema, &a.name).cmp(&(&b.catalog, &b.schema, &b.name)));
     tables
 }
@@ -159,9 +174,7 @@ pub(super) struct Resolver<'a> {
     defaults: &'a NameDefaults,
     planner: &'a Planner,
     snapshot: &'a Arc<CatalogSnapshot>,
-    catalog: &'a Catalog,
-    sources: &'a SourceReader,
-    chunks: &'a ChunkCache,
+    origins: Origins<'a>,
     /// What the names of a write's query mean beside tables that are read.
     target: OnceLock<Target>,
     written: OnceLock<Arc<Relation>>,
@@ -169,7 +182,18 @@ pub(super) struct Resolver<'a> {
     views: usize,
     /// How many tables have been named, in views too.
     tables: Arc<AtomicUsize>,
+    /// What they are, by their full names.
+    named: Arc<Mutex<BTreeSet<String>>>,
     information: OnceLock<InformationSchemaProvider>,
+}
+
+/// Where the rows of tables come from.
+#[derive(Clone, Copy)]
+pub(super) struct Origins<'a> {
+    pub catalog: &'a Catalog,
+    pub sources: &'a SourceReader,
+    pub chunks: &'a ChunkCache,
+    pub audit: &'a Audit,
 }
 
 /// What [`TARGET`] means in the query of a write.
@@ -187,22 +211,19 @@ impl<'a> Resolver<'a> {
         defaults: &'a NameDefaults,
         planner: &'a Planner,
         snapshot: &'a Arc<CatalogSnapshot>,
-        catalog: &'a Catalog,
-        sources: &'a SourceReader,
-        chunks: &'a ChunkCache,
+        origins: Origins<'a>,
     ) -> Self {
         Resolver {
             scope,
             defaults,
             planner,
             snapshot,
-            catalog,
-            sources,
-            chunks,
+            origins,
             target: OnceLock::new(),
             written: OnceLock::new(),
             views: 0,
             tables: Arc::default(),
+            named: Arc::default(),
             information: OnceLock::new(),
         }
     }
@@ -221,17 +242,10 @@ impl<'a> Resolver<'a> {
         };
         // A view belongs to no session, and means the same in each.
         let lasting = Arc::new(self.snapshot.without_session());
-        let mut within = Resolver::new(
-            self.scope,
-            &defaults,
-            self.planner,
-            &lasting,
-            self.catalog,
-            self.sources,
-            self.chunks,
-        );
+        let mut within = Resolver::new(self.scope, &defaults, self.planner, &lasting, self.origins);
         within.views = self.views + 1;
         within.tables = Arc::clone(&self.tables);
+        within.named = Arc::clone(&self.named);
         let plan = query_plan(parse_one(&view.sql)?, &within)?;
         let schema = Arc::new(Schema::new(plan.schema().fields().clone()));
         Ok(ScopedTable::new(
@@ -264,14 +278,14 @@ impl<'a> Resolver<'a> {
                     Target::Change(relation) => (relation, Use::Change),
                     Target::Insert(relation, defaults) => (relation, Use::Insert(defaults.clone())),
                 };
-                Rows::Stored(StoredTable::new(relation, self.chunks, use_)?)
+                Rows::Stored(StoredTable::new(relation, self.origins.chunks, use_)?)
             }
             (catalog, schema) if [catalog, schema, table] == WRITTEN => Rows::Stored(
-                StoredTable::new(self.written.get()?, self.chunks, Use::Read)?,
+                StoredTable::new(self.written.get()?, self.origins.chunks, Use::Read)?,
             ),
             (MUTABLE_CATALOG, PUBLIC_SCHEMA) => {
                 let relation = self.snapshot.relation(table)?;
-                Rows::Stored(StoredTable::new(relation, self.chunks, Use::Read)?)
+                Rows::Stored(StoredTable::new(relation, self.origins.chunks, Use::Read)?)
             }
             (catalog, INFORMATION_SCHEMA) if self.sees_catalog(catalog) => {
                 let provider = self.information().table(table).now_or_never()?.ok()??;
@@ -282,12 +296,20 @@ impl<'a> Resolver<'a> {
             }
             (SYSTEM_CATALOG, CATALOG_SCHEMA) => match table {
                 "sources" => Rows::System(SystemTable::Sources(Arc::clone(self.snapshot))),
-                "models" => Rows::System(SystemTable::Models(self.catalog.clone())),
+                "models" => Rows::System(SystemTable::Models(self.origins.catalog.clone())),
                 "tables" => Rows::System(SystemTable::Tables(Arc::clone(self.snapshot))),
                 _ => return None,
             },
+            (SYSTEM_CATALOG, SERVER_SCHEMA) => match table {
+                "queries" => Rows::System(SystemTable::Queries(self.planner.served().clone())),
+                "sessions" => Rows::System(SystemTable::Sessions(self.planner.served().clone())),
+                _ => return None,
+            },
+            (SYSTEM_CATALOG, AUDIT_SCHEMA) if table == "events" => {
+                Rows::System(SystemTable::Events(self.origins.audit.clone()))
+            }
             (catalog, PUBLIC_SCHEMA) if catalog == table => {
-                Rows::Source(self.sources.table(self.snapshot.source(table)?))
+                Rows::Source(self.origins.sources.table(self.snapshot.source(table)?))
             }
             _ => return None,
         };
@@ -295,7 +317,21 @@ impl<'a> Resolver<'a> {
             Rows::Stored(stored) => format!("{MUTABLE_CATALOG}.{PUBLIC_SCHEMA}.{}", stored.name()),
             _ => format!("{catalog}.{schema}.{table}"),
         };
+        self.note(name.clone());
         Some(ScopedTable::new(self.scope, name, rows))
+    }
+
+    fn note(&self, name: String) {
+        self.named.lock().insert(name);
+    }
+
+    fn note_stored(&self, name: &str) {
+        self.note(format!("{MUTABLE_CATALOG}.{PUBLIC_SCHEMA}.{name}"));
+    }
+
+    /// The tables, views and sources that were named so far, by their full names.
+    pub(super) fn named(&self) -> Arc<[String]> {
+        self.named.lock().iter().cloned().collect()
     }
 
     /// The relation of the writable lane that a statement names.
@@ -336,6 +372,7 @@ impl<'a> Resolver<'a> {
         if (catalog, schema) == (MUTABLE_CATALOG, PUBLIC_SCHEMA)
             && let Some(relation) = self.snapshot.relation(name.table())
         {
+            self.note_stored(&relation.name);
             return Ok(Arc::clone(relation));
         }
         match self.resolve(&name) {
@@ -350,7 +387,10 @@ impl<'a> Resolver<'a> {
     pub(super) fn new_name(&self, name: &ast::ObjectName) -> Result<String, Error> {
         let name = object_name_to_table_reference(name.clone(), true).map_err(planning)?;
         match self.place(&name) {
-            (MUTABLE_CATALOG, PUBLIC_SCHEMA) => Ok(name.table().to_owned()),
+            (MUTABLE_CATALOG, PUBLIC_SCHEMA) => {
+                self.note_stored(name.table());
+                Ok(name.table().to_owned())
+            }
             (catalog, schema) => Err(Error::InvalidArgument(format!(
                 "tables and views are made in {MUTABLE_CATALOG}.{PUBLIC_SCHEMA}, not in \
                  {catalog}.{schema}: leave catalog and schema out of the name"
@@ -548,6 +588,7 @@ impl ContextProvider for Resolver<'_> {
             && let Some(relation) = self.snapshot.relation(name.table())
             && let RelationBody::View(view) = &relation.body
         {
+            self.note_stored(&relation.name);
             let view = self.view(view, relation.name.clone()).map_err(carried)?;
             return Ok(provider_as_source(Arc::new(view)));
         }

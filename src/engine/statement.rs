@@ -12,6 +12,7 @@ use datafusion::sql::sqlparser::tokenizer::Tokenizer;
 
 use std::sync::Arc;
 
+use super::activity::Kill;
 use super::coercion;
 use super::context::Planner;
 use super::control::{self, TransactionControl};
@@ -42,6 +43,7 @@ pub struct Statement {
     action: Action,
     schema: SchemaRef,
     parameters: SchemaRef,
+    tables: Arc<[String]>,
 }
 
 /// What a statement does when it is executed.
@@ -57,6 +59,8 @@ pub(super) enum Action {
     Control(TransactionControl),
     /// Is for whoever keeps the session's binding.
     Assign(Assignment),
+    /// Is for whoever serves.
+    Kill(Kill),
 }
 
 impl Statement {
@@ -109,6 +113,9 @@ impl Statement {
             let assignment = Assignment::read(&statement)?;
             let schema = assignment.schema();
             (Action::Assign(assignment), schema)
+        } else if kind == StatementKind::Kill {
+            let kill = Kill::read(&statement)?;
+            (Action::Kill(kill), Arc::new(Schema::empty()))
         } else {
             let statement = match kind {
                 StatementKind::ShowTables => listed_tables(&statement)?,
@@ -135,7 +142,9 @@ impl Statement {
             Action::Write(_, _, Some(rows)) => Arc::clone(rows.parameters()),
             Action::Define(define) => define.parameters(),
             Action::Assign(assignment) => assignment.parameters(),
-            Action::Write(_, _, None) | Action::Control(_) => Arc::new(Schema::empty()),
+            Action::Write(_, _, None) | Action::Control(_) | Action::Kill(_) => {
+                Arc::new(Schema::empty())
+            }
         };
         Ok(Statement {
             scope: scope.clone(),
@@ -144,6 +153,7 @@ impl Statement {
             action,
             schema,
             parameters,
+            tables: resolver.named(),
         })
     }
 
@@ -164,6 +174,7 @@ impl Statement {
             schema: Arc::clone(reading.schema()),
             parameters: Arc::clone(reading.parameters()),
             action: Action::Read(Arc::new(reading)),
+            tables: resolver.named(),
         })
     }
 
@@ -171,7 +182,11 @@ impl Statement {
     pub(super) fn takes_literals(&self) -> bool {
         match &self.action {
             Action::Read(reading) => reading.is_simple() && takes_literals(&self.parameters),
-            Action::Write(..) | Action::Define(_) | Action::Control(_) | Action::Assign(_) => false,
+            Action::Write(..)
+            | Action::Define(_)
+            | Action::Control(_)
+            | Action::Assign(_)
+            | Action::Kill(_) => false,
         }
     }
 
@@ -187,6 +202,7 @@ impl Statement {
             action: Action::Read(Arc::new(reading.given(values))),
             schema: Arc::clone(&self.schema),
             parameters: Arc::new(Schema::empty()),
+            tables: Arc::clone(&self.tables),
         })
     }
 
@@ -205,6 +221,12 @@ impl Statement {
         &self.sql
     }
 
+    /// The tables, views and sources that it names and that those read, by their full
+    /// names.
+    pub fn tables(&self) -> &[String] {
+        &self.tables
+    }
+
     /// The scope that the statement was planned for.
     pub fn scope(&self) -> &Scope {
         &self.scope
@@ -221,7 +243,7 @@ impl Statement {
             Action::Read(_) => true,
             Action::Write(write, _, _) => write.returning.is_some(),
             Action::Assign(assignment) => assignment.answers(),
-            Action::Define(_) | Action::Control(_) => false,
+            Action::Define(_) | Action::Control(_) | Action::Kill(_) => false,
         }
     }
 
@@ -229,7 +251,11 @@ impl Statement {
     pub fn makes_temporary(&self) -> bool {
         match &self.action {
             Action::Define(define) => define.makes_temporary(),
-            Action::Read(_) | Action::Write(..) | Action::Control(_) | Action::Assign(_) => false,
+            Action::Read(_)
+            | Action::Write(..)
+            | Action::Control(_)
+            | Action::Assign(_)
+            | Action::Kill(_) => false,
         }
     }
 
@@ -237,7 +263,11 @@ impl Statement {
     pub(super) fn writes_temporary(&self) -> bool {
         match &self.action {
             Action::Write(write, _, _) => write.relation.is_temporary(),
-            Action::Read(_) | Action::Define(_) | Action::Control(_) | Action::Assign(_) => false,
+            Action::Read(_)
+            | Action::Define(_)
+            | Action::Control(_)
+            | Action::Assign(_)
+            | Action::Kill(_) => false,
         }
     }
 
@@ -246,7 +276,11 @@ impl Statement {
     pub fn control(&self) -> Option<&TransactionControl> {
         match &self.action {
             Action::Control(control) => Some(control),
-            Action::Read(_) | Action::Write(..) | Action::Define(_) | Action::Assign(_) => None,
+            Action::Read(_)
+            | Action::Write(..)
+            | Action::Define(_)
+            | Action::Assign(_)
+            | Action::Kill(_) => None,
         }
     }
 
@@ -255,7 +289,23 @@ impl Statement {
     pub fn assignment(&self) -> Option<&Assignment> {
         match &self.action {
             Action::Assign(assignment) => Some(assignment),
-            Action::Read(_) | Action::Write(..) | Action::Define(_) | Action::Control(_) => None,
+            Action::Read(_)
+            | Action::Write(..)
+            | Action::Define(_)
+            | Action::Control(_)
+            | Action::Kill(_) => None,
+        }
+    }
+
+    /// What is to be ended, where that is all that the statement is about.
+    pub fn kill(&self) -> Option<Kill> {
+        match &self.action {
+            Action::Kill(kill) => Some(*kill),
+            Action::Read(_)
+            | Action::Write(..)
+            | Action::Define(_)
+            | Action::Control(_)
+            | Action::Assign(_) => None,
         }
     }
 
@@ -289,6 +339,7 @@ impl Statement {
             kind: self.kind,
             schema: write.schema(),
             parameters: Arc::clone(reading.parameters()),
+            tables: Arc::clone(&self.tables),
             action: Action::Write(
                 Arc::new(write),
                 Arc::clone(checks),
@@ -457,11 +508,13 @@ pub enum StatementKind {
     Set,
     /// `SHOW` of the session's tenant.
     ShowSetting,
+    /// `KILL QUERY` of a statement and `KILL CONNECTION` of a session.
+    Kill,
 }
 
 impl StatementKind {
     /// Every kind.
-    pub const ALL: [StatementKind; 21] = [
+    pub const ALL: [StatementKind; 22] = [
         StatementKind::Query,
         StatementKind::Explain,
         StatementKind::Describe,
@@ -483,6 +536,7 @@ impl StatementKind {
         StatementKind::Transaction,
         StatementKind::Set,
         StatementKind::ShowSetting,
+        StatementKind::Kill,
     ];
 
     /// Whether it changes the rows of a table.
@@ -498,20 +552,20 @@ impl StatementKind {
             CreateTable | DropTable | AlterTable | CreateIndex | DropIndex | CreateView
             | DropView => true,
             Query | Explain | Describe | ShowTables | ShowColumns | ShowFunctions | Insert
-            | ShowSetting | Update | Delete | Truncate | Merge | Transaction | Set => false,
+            | ShowSetting | Update | Delete | Truncate | Merge | Transaction | Set | Kill => false,
         }
     }
 
     /// Whether there is nothing of it to explain.
     fn has_no_plan(self) -> bool {
         use StatementKind::*;
-        self.defines() || matches!(self, Set | ShowSetting)
+        self.defines() || matches!(self, Set | ShowSetting | Kill)
     }
 
     /// Whether it yields rows of tables, and changes nothing.
     pub fn reads(self) -> bool {
         use StatementKind::*;
-        !self.writes_rows() && !self.defines() && !matches!(self, Transaction | Set)
+        !self.writes_rows() && !self.defines() && !matches!(self, Transaction | Set | Kill)
     }
 }
 
@@ -524,6 +578,7 @@ pub(super) fn kind_of(statement: &ast::Statement) -> Result<StatementKind> {
         Query(_) => Ok(StatementKind::Query),
         Set(_) | Reset(_) => Ok(StatementKind::Set),
         ShowVariable { .. } => Ok(StatementKind::ShowSetting),
+        Kill { .. } => Ok(StatementKind::Kill),
         ExplainTable { .. } => Ok(StatementKind::Describe),
         ShowTables { .. } => Ok(StatementKind::ShowTables),
         ShowColumns { .. } => Ok(StatementKind::ShowColumns),
@@ -644,6 +699,7 @@ mod tests {
             "SET app.current_tenant_id = 'x'",
             "RESET app.current_tenant_id",
             "SHOW app.current_tenant_id",
+            "KILL QUERY 7",
         ] {
             assert!(kind(sql).is_ok(), "{sql}: {:?}", kind(sql));
         }
@@ -661,6 +717,8 @@ mod tests {
             ("COPY t TO 'x.csv'", "COPY"),
             ("EXPLAIN SET app.current_tenant_id = ''", ""),
             ("EXPLAIN SHOW app.current_tenant_id", "no plan"),
+            ("EXPLAIN KILL QUERY 7", "no plan"),
+            ("KILL QUERY -7", "does not parse"),
             ("PREPARE p AS SELECT 1", "PREPARE"),
             ("EXECUTE p", "EXECUTE"),
             ("SELECT 1; SELECT 2", "more than one"),

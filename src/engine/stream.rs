@@ -18,12 +18,14 @@ use tokio::sync::oneshot;
 use tokio::time::{Sleep, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::bound::affected_by;
 use super::fault;
 use super::interrupt::{interruptible, offering};
 use super::queue::Place;
 use super::short::{Here, Places, panicked, run_here};
 use super::turns::{AbandonOnDrop, Due, InTurn, Work};
 use super::workers::Workers;
+use crate::audit::{self, Entry, OK, Written};
 use crate::error::{Error, Result};
 use crate::tenancy::Meter;
 
@@ -58,6 +60,15 @@ pub struct RecordStream {
     is_last: bool,
     rest: Rest,
     meter: Option<Meter>,
+    record: Option<Record>,
+}
+
+/// The audit record of a statement, which ends with its rows.
+struct Record {
+    entry: Entry,
+    has_written: bool,
+    /// The end of the rows, which waits for the record to be on the disk.
+    held: Option<Written>,
 }
 
 /// Where the groups after the first come from.
@@ -158,6 +169,7 @@ impl RecordStream {
                     timer: Box::pin(sleep_until(due.at)),
                 }),
             },
+            record: None,
         })
     }
 
@@ -176,6 +188,7 @@ impl RecordStream {
             is_last: false,
             meter: None,
             rest: Rest::Here(Here::new(places, groups)),
+            record: None,
         };
         // All of it, nearly always.
         poll_fn(|cx| stream.poll_group(cx)).await;
@@ -223,12 +236,23 @@ impl RecordStream {
             is_last: true,
             meter: None,
             rest: Rest::Nothing,
+            record: None,
         }
     }
 
     /// The rows, counted by `meter` until the last is fetched.
     pub(super) fn metered(self, meter: Option<Meter>) -> Self {
         RecordStream { meter, ..self }
+    }
+
+    /// The same rows, whose end is that of `entry`.
+    pub(super) fn recorded(self, entry: Entry, has_written: bool) -> Self {
+        let record = Some(Record {
+            entry,
+            has_written,
+            held: None,
+        });
+        RecordStream { record, ..self }
     }
 
     /// No rows.
@@ -314,23 +338,53 @@ impl Stream for RecordStream {
     type Item = Result<RecordBatch>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let polled = self.poll_batch(cx);
-        match &polled {
-            Poll::Ready(Some(Ok(batch))) => {
-                if let Some(meter) = &mut self.meter {
-                    meter.add_rows(batch.num_rows());
+        if self
+            .record
+            .as_ref()
+            .is_none_or(|record| record.held.is_none())
+        {
+            let next = ready!(self.poll_rows(cx));
+            match &next {
+                Some(Ok(batch)) => {
+                    if let Some(meter) = &mut self.meter {
+                        meter.add_rows(batch.num_rows());
+                    }
                 }
+                // It is counted before its reader knows that it has ended.
+                None | Some(Err(_)) => self.meter = None,
             }
-            // It is counted before its reader knows that it has ended.
-            Poll::Ready(None | Some(Err(_))) => self.meter = None,
-            Poll::Pending => {}
+            let Some(record) = &mut self.record else {
+                return Poll::Ready(next);
+            };
+            match &next {
+                Some(Ok(batch)) => {
+                    record.entry.add_rows(match record.has_written {
+                        true => affected_by(batch),
+                        false => batch.num_rows() as u64,
+                    });
+                    return Poll::Ready(next);
+                }
+                Some(Err(error)) => {
+                    record.entry.finish(error.code());
+                    return Poll::Ready(next);
+                }
+                None => record.held = record.entry.finish(OK),
+            }
         }
-        polled
+        let Some(held) = self.record.as_mut().and_then(|record| record.held.as_mut()) else {
+            return Poll::Ready(None);
+        };
+        let written = ready!(Pin::new(held).poll(cx));
+        self.record = None;
+        Poll::Ready(match written {
+            Ok(true) => None,
+            _ => Some(Err(audit::unwritable())),
+        })
     }
 }
 
 impl RecordStream {
-    fn poll_batch(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<RecordBatch>>> {
+    fn poll_rows(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<RecordBatch>>> {
         loop {
             if let Some(batch) = self.group.next() {
                 return Poll::Ready(Some(batch));

@@ -1,5 +1,6 @@
 //! The tables that show the server's own records: `jammi.catalog.sources`,
-//! `jammi.catalog.models`, `jammi.catalog.tables` and `information_schema`.
+//! `jammi.catalog.models`, `jammi.catalog.tables`, `jammi.audit.events`, those of `jammi.server` and
+//! `information_schema`.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
@@ -10,11 +11,15 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::Result;
 use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::logical_expr::Expr;
 use datafusion::physical_plan::collect;
 
+use super::activity::{self, Served};
+use super::events::{EVENTS, scan_events, whose};
 use super::fault::carried;
 use super::names::TableEntry;
 use super::types::type_name;
+use crate::audit::{Audit, Whose};
 use crate::catalog::{Catalog, CatalogSnapshot, Model, Relation, RelationBody, Source};
 use crate::error::Error;
 use crate::policy::LanePredicate;
@@ -25,6 +30,12 @@ use crate::tenant::{Lane, Scope};
 pub(super) const SYSTEM_CATALOG: &str = "jammi";
 /// The schema of the catalog's tables.
 pub(super) const CATALOG_SCHEMA: &str = "catalog";
+/// The schema of what a server does.
+pub(super) const SERVER_SCHEMA: &str = "server";
+/// The catalog and schema of what a server does, which no other process tells.
+pub const SERVER_TABLES: (&str, &str) = (SYSTEM_CATALOG, SERVER_SCHEMA);
+/// The schema of the audit trail.
+pub(super) const AUDIT_SCHEMA: &str = "audit";
 
 const TENANT_COLUMN: &str = "tenant_id";
 
@@ -34,6 +45,11 @@ pub(super) enum SystemTable {
     Sources(Arc<CatalogSnapshot>),
     Models(Catalog),
     Tables(Arc<CatalogSnapshot>),
+    /// What runs, of which whoever serves shows a scope its part.
+    Queries(Served),
+    /// The sessions, likewise.
+    Sessions(Served),
+    Events(Audit),
     /// A table of `information_schema`, made over what its scope sees.
     Information(Arc<dyn TableProvider>),
     /// `information_schema.columns`, and the tables that it is about: types have
@@ -75,16 +91,17 @@ static TABLES: LazyLock<SchemaRef> = LazyLock::new(|| {
     ]))
 });
 
-fn instant() -> DataType {
+pub(super) fn instant() -> DataType {
     DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()))
 }
 
-/// The tables of `jammi.catalog` and their columns.
-pub(super) fn catalog_tables() -> [(&'static str, SchemaRef); 3] {
+/// The tables of the catalog `jammi`: their schemas, names and columns.
+pub(super) fn system_tables() -> [(&'static str, &'static str, SchemaRef); 4] {
     [
-        ("models", Arc::clone(&MODELS)),
-        ("sources", Arc::clone(&SOURCES)),
-        ("tables", Arc::clone(&TABLES)),
+        (AUDIT_SCHEMA, "events", Arc::clone(&EVENTS)),
+        (CATALOG_SCHEMA, "models", Arc::clone(&MODELS)),
+        (CATALOG_SCHEMA, "sources", Arc::clone(&SOURCES)),
+        (CATALOG_SCHEMA, "tables", Arc::clone(&TABLES)),
     ]
 }
 
@@ -94,6 +111,9 @@ impl SystemTable {
             SystemTable::Sources(_) => Arc::clone(&SOURCES),
             SystemTable::Models(_) => Arc::clone(&MODELS),
             SystemTable::Tables(_) => Arc::clone(&TABLES),
+            SystemTable::Queries(_) => activity::queries_schema(),
+            SystemTable::Sessions(_) => activity::sessions_schema(),
+            SystemTable::Events(_) => Arc::clone(&EVENTS),
             SystemTable::Information(table) | SystemTable::Columns(table, _) => table.schema(),
         }
     }
@@ -103,11 +123,19 @@ impl SystemTable {
         scope: &Scope,
     ) -> crate::error::Result<Option<(String, LanePredicate)>> {
         match self {
-            SystemTable::Sources(_) | SystemTable::Models(_) | SystemTable::Tables(_) => {
+            // Of everybody, for one who may see that.
+            SystemTable::Events(_) if whose(scope) == Whose::Everybodys => Ok(None),
+            SystemTable::Sources(_)
+            | SystemTable::Models(_)
+            | SystemTable::Tables(_)
+            | SystemTable::Events(_) => {
                 let predicate = LanePredicate::new(scope, &DataType::Utf8)?;
                 Ok(Some((TENANT_COLUMN.to_owned(), predicate)))
             }
-            SystemTable::Information(_) | SystemTable::Columns(..) => Ok(None),
+            SystemTable::Queries(_)
+            | SystemTable::Sessions(_)
+            | SystemTable::Information(_)
+            | SystemTable::Columns(..) => Ok(None),
         }
     }
 
@@ -116,6 +144,7 @@ impl SystemTable {
         session: &dyn Session,
         scope: &Scope,
         projection: Option<&Vec<usize>>,
+        filters: &[Expr],
     ) -> Result<LaneScan> {
         let rows = match self {
             SystemTable::Information(table) => {
@@ -127,11 +156,18 @@ impl SystemTable {
                     output,
                 });
             }
+            SystemTable::Events(audit) => {
+                let Columns { read, output, lane } = self.columns(scope, projection)?;
+                let plan = scan_events(audit, whose(scope), &read, filters).await?;
+                return Ok(LaneScan { plan, lane, output });
+            }
             SystemTable::Columns(table, entries) => {
                 let plan = table.scan(session, None, &[], None).await?;
                 let rows = collect(plan, session.task_ctx()).await?;
                 with_type_names(&concat_batches(&table.schema(), &rows)?, entries)
             }
+            SystemTable::Queries(served) => Ok(served.queries(scope).map_err(carried)?),
+            SystemTable::Sessions(served) => Ok(served.sessions(scope).map_err(carried)?),
             SystemTable::Sources(snapshot) => source_rows(snapshot.sources()),
             SystemTable::Tables(snapshot) => table_rows(snapshot.relations()),
             SystemTable::Models(catalog) => {
@@ -139,6 +175,13 @@ impl SystemTable {
             }
         }
         .map_err(|error| carried(Error::internal("the catalog cannot be shown", error)))?;
+        let Columns { read, output, lane } = self.columns(scope, projection)?;
+        let plan = MemorySourceConfig::try_new_exec(&[vec![rows]], self.schema(), Some(read))?;
+        Ok(LaneScan { plan, lane, output })
+    }
+
+    /// What is to be read for `projection`, and guarded.
+    fn columns(&self, scope: &Scope, projection: Option<&Vec<usize>>) -> Result<Columns> {
         let schema = self.schema();
         let mut read = match projection {
             Some(columns) => columns.clone(),
@@ -159,9 +202,15 @@ impl SystemTable {
                 ))
             }
         };
-        let plan = MemorySourceConfig::try_new_exec(&[vec![rows]], schema, Some(read))?;
-        Ok(LaneScan { plan, lane, output })
+        Ok(Columns { read, output, lane })
     }
+}
+
+/// The columns of a scan: see [`LaneScan`].
+struct Columns {
+    read: Vec<usize>,
+    output: SchemaRef,
+    lane: Option<(usize, LanePredicate)>,
 }
 
 /// The rows of `information_schema.columns` with the names of types that users

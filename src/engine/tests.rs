@@ -69,15 +69,8 @@ async fn unruled(engine: &Engine, scope: &Scope, sql: &str) -> LogicalPlan {
     let parts = &engine.0;
     let snapshot = parts.catalog.snapshot(scope).await.unwrap();
     let names = NameDefaults::default();
-    let resolver = names::Resolver::new(
-        scope,
-        &names,
-        &parts.planner,
-        &snapshot,
-        &parts.catalog,
-        &parts.sources,
-        &parts.chunks,
-    );
+    let origins = parts.origins();
+    let resolver = names::Resolver::new(scope, &names, &parts.planner, &snapshot, origins);
     let statement = Parser::parse_sql(&GenericDialect {}, sql)
         .unwrap()
         .remove(0);

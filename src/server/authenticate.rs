@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::header::{AUTHORIZATION, Entry};
 use http::request::Parts;
 use http::{Request, Response};
 use metrics::counter;
@@ -20,8 +21,10 @@ use tonic::server::NamedService;
 use tower::{BoxError, Layer, Service};
 
 use super::accept::Peer;
+use super::tenant::{Clock, SystemClock};
 use super::tls::Tls;
-use crate::auth::{AuthenticationError, Credentials, TenantExtension, Transport};
+use crate::audit;
+use crate::auth::{Attempts, AuthenticationError, Credentials, TenantExtension, Transport};
 use crate::tenant::Principal;
 
 /// The call by which clients of Flight sign in.
@@ -39,9 +42,19 @@ pub(super) struct AuthenticateLayer {
 }
 
 impl AuthenticateLayer {
-    pub(super) fn new(extension: Arc<dyn TenantExtension>, tls: Option<Tls>) -> Self {
+    /// By `extension`, of whose refusals each network has `failures_max` a minute.
+    pub(super) fn new(
+        extension: Arc<dyn TenantExtension>,
+        tls: Option<Tls>,
+        failures_max: u32,
+    ) -> Self {
+        let attempts = Attempts::new(failures_max, || SystemClock.now_ms());
         AuthenticateLayer {
-            authentication: Authentication { extension, tls },
+            authentication: Authentication {
+                extension,
+                tls,
+                attempts: Arc::new(attempts),
+            },
         }
     }
 }
@@ -90,8 +103,15 @@ where
         let mut inner = std::mem::replace(&mut self.inner, waiting);
         Box::pin(async move {
             let (mut parts, body) = request.into_parts();
+            // Whoever prints the request from here on prints no credential.
+            if let Entry::Occupied(mut sent) = parts.headers.entry(AUTHORIZATION) {
+                sent.iter_mut().for_each(|value| value.set_sensitive(true));
+            }
             match authentication.of(&parts).await {
                 Ok((principal, token)) => {
+                    if let Some(entry) = parts.extensions.get::<audit::Entry>() {
+                        entry.asks(&principal);
+                    }
                     parts.extensions.insert(principal);
                     if let Some(token) = token {
                         parts.extensions.insert(GivenToken(token));
@@ -110,6 +130,7 @@ where
 struct Authentication {
     extension: Arc<dyn TenantExtension>,
     tls: Option<Tls>,
+    attempts: Arc<Attempts>,
 }
 
 impl Authentication {
@@ -121,7 +142,18 @@ impl Authentication {
     ) -> Result<(Principal, Option<String>), AuthenticationError> {
         let peer = request.extensions.get::<Peer>();
         let address = peer.and_then(|peer| peer.address);
-        let mut credentials = Credentials::new(&request.headers, address);
+        let attempt = self.attempts.of(address);
+        let credentials = Credentials::new(&request.headers, address).in_attempt(&attempt);
+        let proved = self.prove(request, peer, credentials).await;
+        attempt.ended(proved)
+    }
+
+    async fn prove(
+        &self,
+        request: &Parts,
+        peer: Option<&Peer>,
+        mut credentials: Credentials<'_>,
+    ) -> Result<(Principal, Option<String>), AuthenticationError> {
         if let Some(peer) = peer.filter(|peer| peer.transport == Transport::Tls) {
             let certificate = peer.certificate.as_ref();
             let accepts = |certificate| {

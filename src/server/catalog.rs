@@ -13,7 +13,7 @@ use super::status::respond;
 use super::tables;
 use super::tenant::Admitted;
 use crate::catalog::{Model, NewModel, Source, SourceFormat};
-use crate::engine::{Engine, RegisterSource, TenantColumnChoice, type_name};
+use crate::engine::{About, Engine, RegisterSource, TenantColumnChoice, type_name};
 use crate::error::{Error, Result};
 use crate::tenant::{Lane, Scope};
 
@@ -46,7 +46,8 @@ impl Catalogs {
         &self,
         request: Request<proto::RegisterSourceRequest>,
     ) -> Result<proto::RegisterSourceResponse> {
-        let scope = Admitted::of(&request)?.scope()?;
+        let about = About::Source(&request.get_ref().name);
+        let scope = Admitted::of(&request)?.scope_for(about)?;
         if self.registration == SourceRegistration::Refused {
             return Err(Error::PermissionDenied(
                 "sources cannot be registered over the network: the operator sets sources.roots to \
@@ -79,7 +80,8 @@ impl Catalogs {
         &self,
         request: Request<proto::DescribeSourceRequest>,
     ) -> Result<proto::DescribeSourceResponse> {
-        let scope = Admitted::of(&request)?.scope()?;
+        let about = About::Source(&request.get_ref().name);
+        let scope = Admitted::of(&request)?.scope_for(about)?;
         let name = &request.get_ref().name;
         let source = self.engine.catalog().source(&scope, name).await?;
         Ok(proto::DescribeSourceResponse {
@@ -91,7 +93,8 @@ impl Catalogs {
         &self,
         request: Request<proto::ListSourcesRequest>,
     ) -> Result<proto::ListSourcesResponse> {
-        let scope = Admitted::of(&request)?.scope()?;
+        let about = About::Listing("sources");
+        let scope = Admitted::of(&request)?.scope_for(about)?;
         let sources = self.engine.catalog().sources(&scope).await?;
         Ok(proto::ListSourcesResponse {
             sources: sources
@@ -105,7 +108,8 @@ impl Catalogs {
         &self,
         request: Request<proto::RefreshSourceRequest>,
     ) -> Result<proto::RefreshSourceResponse> {
-        let scope = Admitted::of(&request)?.scope()?;
+        let about = About::Source(&request.get_ref().name);
+        let scope = Admitted::of(&request)?.scope_for(about)?;
         let name = &request.get_ref().name;
         let source = self.engine.refresh_source(&scope, name).await?;
         Ok(proto::RefreshSourceResponse {
@@ -117,7 +121,8 @@ impl Catalogs {
         &self,
         request: Request<proto::DropSourceRequest>,
     ) -> Result<proto::DropSourceResponse> {
-        let scope = Admitted::of(&request)?.scope()?;
+        let about = About::Source(&request.get_ref().name);
+        let scope = Admitted::of(&request)?.scope_for(about)?;
         let name = &request.get_ref().name;
         self.engine.catalog().drop_source(&scope, name).await?;
         Ok(proto::DropSourceResponse {})
@@ -127,7 +132,8 @@ impl Catalogs {
         &self,
         request: Request<proto::RegisterModelRequest>,
     ) -> Result<proto::RegisterModelResponse> {
-        let scope = Admitted::of(&request)?.scope()?;
+        let about = About::Listing("models");
+        let scope = Admitted::of(&request)?.scope_for(about)?;
         let request = request.into_inner();
         let metadata = match request.metadata {
             empty if empty.is_empty() => "{}".to_owned(),
@@ -149,7 +155,8 @@ impl Catalogs {
         &self,
         request: Request<proto::DescribeModelRequest>,
     ) -> Result<proto::DescribeModelResponse> {
-        let scope = Admitted::of(&request)?.scope()?;
+        let about = About::Listing("models");
+        let scope = Admitted::of(&request)?.scope_for(about)?;
         let proto::DescribeModelRequest { name, version } = request.get_ref();
         let version = given(version);
         let model = self.engine.catalog().model(&scope, name, version).await?;
@@ -162,7 +169,8 @@ impl Catalogs {
         &self,
         request: Request<proto::ListModelsRequest>,
     ) -> Result<proto::ListModelsResponse> {
-        let scope = Admitted::of(&request)?.scope()?;
+        let about = About::Listing("models");
+        let scope = Admitted::of(&request)?.scope_for(about)?;
         let name = given(&request.get_ref().name);
         let models = self.engine.catalog().models(&scope, name).await?;
         Ok(proto::ListModelsResponse {
@@ -177,7 +185,8 @@ impl Catalogs {
         &self,
         request: Request<proto::DropModelRequest>,
     ) -> Result<proto::DropModelResponse> {
-        let scope = Admitted::of(&request)?.scope()?;
+        let about = About::Listing("models");
+        let scope = Admitted::of(&request)?.scope_for(about)?;
         let proto::DropModelRequest { name, version } = request.get_ref();
         let catalog = self.engine.catalog();
         catalog.drop_model(&scope, name, version).await?;
@@ -188,7 +197,8 @@ impl Catalogs {
         &self,
         request: Request<proto::CreateTableRequest>,
     ) -> Result<proto::CreateTableResponse> {
-        let scope = Admitted::of(&request)?.scope()?;
+        let about = About::Table(&request.get_ref().name);
+        let scope = Admitted::of(&request)?.scope_for(about)?;
         let table = tables::create(&self.engine, &scope, request.into_inner()).await?;
         Ok(proto::CreateTableResponse { table: Some(table) })
     }
@@ -197,7 +207,8 @@ impl Catalogs {
         &self,
         request: Request<proto::DescribeTableRequest>,
     ) -> Result<proto::DescribeTableResponse> {
-        let scope = Admitted::of(&request)?.scope()?;
+        let about = About::Table(&request.get_ref().name);
+        let scope = Admitted::of(&request)?.scope_for(about)?;
         let table = tables::describe(&self.engine, &scope, &request.get_ref().name).await?;
         Ok(proto::DescribeTableResponse { table: Some(table) })
     }
@@ -206,7 +217,8 @@ impl Catalogs {
         &self,
         request: Request<proto::ListTablesRequest>,
     ) -> Result<proto::ListTablesResponse> {
-        let scope = Admitted::of(&request)?.scope()?;
+        let about = About::Listing("tables");
+        let scope = Admitted::of(&request)?.scope_for(about)?;
         let tables = tables::list(&self.engine, &scope).await?;
         Ok(proto::ListTablesResponse { tables })
     }
@@ -215,7 +227,8 @@ impl Catalogs {
         &self,
         request: Request<proto::DropTableRequest>,
     ) -> Result<proto::DropTableResponse> {
-        let scope = Admitted::of(&request)?.scope()?;
+        let about = About::Table(&request.get_ref().name);
+        let scope = Admitted::of(&request)?.scope_for(about)?;
         let name = &request.get_ref().name;
         self.engine.drop_table(&scope, name).await?;
         Ok(proto::DropTableResponse {})

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::Path;
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::get;
 use rust_embed::{EmbeddedFile, RustEmbed};
@@ -54,8 +54,9 @@ struct Grpc {
 /// where that is not their page's host.
 pub(super) fn pages(port: u16, url: Option<String>) -> Router {
     let grpc = Arc::new(Grpc { port, url });
-    let page =
-        move |headers: HeaderMap| async move { page(Files::get("index.html"), &grpc, &headers) };
+    let page = move |uri: Uri, headers: HeaderMap| async move {
+        page(Files::get("index.html"), &grpc, &with_host(uri, headers))
+    };
     Router::new()
         .route("/", get(|| async { Redirect::temporary(PATH) }))
         .route("/console", get(|| async { Redirect::temporary(PATH) }))
@@ -100,6 +101,17 @@ fn host_of(address: SocketAddr) -> String {
         IpAddr::V4(ip) => ip.to_string(),
         IpAddr::V6(ip) => format!("[{ip}]"),
     }
+}
+
+/// The headers with the host that the page is asked of, which HTTP/2 has in the
+/// address.
+fn with_host(uri: Uri, mut headers: HeaderMap) -> HeaderMap {
+    let host = uri.into_parts().authority;
+    let host = host.and_then(|host| HeaderValue::from_str(host.as_str()).ok());
+    if let Some(host) = host {
+        headers.entry(header::HOST).or_insert(host);
+    }
+    headers
 }
 
 fn page(index: Option<EmbeddedFile>, grpc: &Grpc, headers: &HeaderMap) -> Response {
@@ -256,5 +268,16 @@ mod tests {
             let policy = policy.to_str().unwrap();
             assert!(policy.contains(&format!("connect-src {url};")), "{policy}");
         }
+    }
+
+    /// Symptom: over TLS, which browsers speak HTTP/2 by, the page might call nothing.
+    #[test]
+    fn a_page_that_is_asked_for_by_http2_has_a_host() {
+        let asked = "https://db.example:50052/console/".parse().unwrap();
+        let headers = with_host(asked, HeaderMap::new());
+        let policy = policy(&Grpc { port: 7, url: None }, &headers);
+        let policy = policy.to_str().unwrap();
+        let calls = "connect-src http://db.example:7 https://db.example:7;";
+        assert!(policy.contains(calls), "{policy}");
     }
 }

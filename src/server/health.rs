@@ -15,10 +15,11 @@ use tonic_health::pb::health_server::Health;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 /// The services that can be asked for; the empty name is the server itself.
-const SERVICES: [&str; 4] = [
+const SERVICES: [&str; 5] = [
     "",
     "arrow.flight.protocol.FlightService",
     "jammi.v1.catalog.CatalogService",
+    "jammi.v1.operator.OperatorService",
     "jammi.v1.session.SessionService",
 ];
 

@@ -10,7 +10,7 @@
 //!       -> observe     status, duration, panics
 //!       -> tenant      jammi-session-id becomes an Admitted, or a refusal
 //!       -> standing    whether the tenant may be used
-//!       -> session, catalog, tenants, flight
+//!       -> session, catalog, operator, tenants, flight
 //! ```
 //!
 //! Architecture invariant: services learn who a request is for from
@@ -20,6 +20,7 @@ mod accept;
 mod authenticate;
 pub mod catalog;
 mod console;
+pub mod credentials;
 mod evictions;
 pub mod flight;
 mod health;
@@ -27,10 +28,13 @@ mod held_writes;
 mod http;
 mod methods;
 mod observe;
+mod operations;
+mod operator;
 mod origin;
 pub mod proto;
 mod request;
 mod run;
+mod running;
 mod serve;
 pub mod session;
 mod standing;

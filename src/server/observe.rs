@@ -1,5 +1,8 @@
-//! The innermost layer: how each request ended, in the log and in the metrics,
-//! and a status for the requests that a defect would otherwise cut off.
+//! The innermost layer: how each request ended, in the log, in the metrics and in the
+//! audit trail, and a status for the requests that a defect would otherwise cut off.
+//!
+//! Invariant: a request that is to be recorded has room for its record before any of it
+//! is read, and is refused where there can be none.
 //!
 //! Sits inside the gRPC-Web layer, which writes the trailers that hold the
 //! status into the body.
@@ -7,7 +10,7 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -20,29 +23,46 @@ use tonic::{Code, Status};
 use tower::{Layer, Service};
 use tracing::{Span, debug, error, info};
 
+use super::accept::Peer;
 use super::methods;
+use super::request::RequestNames;
+use super::status::to_status;
+use crate::audit::{self, Audit, Entry, Written};
 use crate::engine::cores;
 
 /// Watches every request.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ObserveLayer;
+#[derive(Clone, Debug)]
+pub(super) struct ObserveLayer {
+    audit: Audit,
+}
+
+impl ObserveLayer {
+    /// Has requests recorded in `audit`.
+    pub fn new(audit: Audit) -> Self {
+        ObserveLayer { audit }
+    }
+}
 
 impl<S> Layer<S> for ObserveLayer {
     type Service = Observe<S>;
 
     fn layer(&self, inner: S) -> Observe<S> {
-        Observe { inner }
+        Observe {
+            inner,
+            audit: self.audit.clone(),
+        }
     }
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Observe<S> {
     inner: S,
+    audit: Audit,
 }
 
 impl<S> Service<Request<Body>> for Observe<S>
 where
-    S: Service<Request<Body>, Response = Response<Body>>,
+    S: Service<Request<Body>, Response = Response<Body>, Error: Send> + Clone + Send + 'static,
     S::Future: Send + 'static,
 {
     type Response = Response<Body>;
@@ -53,12 +73,20 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         // Whoever floods the server keeps its threads busy, and others wait for a core.
         cores::offer();
-        let observed = Observed::new(methods::name_of(request.uri().path()));
-        let answering = catch_unwind(AssertUnwindSafe(|| self.inner.call(request)));
+        let mut observed = Observed::new(methods::name_of(request.uri().path()));
+        // The one that was ready is the one that is called.
+        let waiting = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, waiting);
+        let audit = self.audit.clone();
         Box::pin(async move {
+            match observed.begin_record(&audit).await {
+                Ok(()) => observed.fill_record(&mut request),
+                Err(refused) => return Ok(observed.follow(refused.into_http()).await),
+            }
+            let answering = catch_unwind(AssertUnwindSafe(|| inner.call(request)));
             let answered = match answering {
                 Ok(answering) => AssertUnwindSafe(answering).catch_unwind().await,
                 Err(panic) => Err(panic),
@@ -67,7 +95,7 @@ where
                 Ok(response) => response?,
                 Err(panic) => failed(panic).into_http(),
             };
-            Ok(observed.follow(response))
+            Ok(observed.follow(response).await)
         })
     }
 }
@@ -79,6 +107,8 @@ struct Observed {
     started: Instant,
     code: Option<Code>,
     span: Span,
+    /// Its audit record, where there is one.
+    entry: Option<Entry>,
 }
 
 impl Observed {
@@ -89,36 +119,88 @@ impl Observed {
             started: Instant::now(),
             code: None,
             span: Span::current(),
+            entry: None,
         }
     }
 
+    /// Begins the request's audit record, if it is of those that are recorded.
+    async fn begin_record(&mut self, audit: &Audit) -> Result<(), Status> {
+        if is_recorded(self.method) {
+            let entry = audit.begin(self.method).await;
+            self.entry = entry.map_err(|error| to_status(&error))?;
+        }
+        Ok(())
+    }
+
+    /// Says in the record where the request came from, and gives it to those who serve
+    /// the request.
+    fn fill_record(&self, request: &mut Request<Body>) {
+        let Some(entry) = &self.entry else {
+            return;
+        };
+        let names = request.extensions().get::<RequestNames>();
+        let peer = request.extensions().get::<Peer>();
+        entry.came(
+            names.and_then(|names| names.id.to_str().ok()),
+            names.and_then(|names| names.trace.as_deref()),
+            peer.and_then(|peer| peer.address)
+                .map(|address| address.to_string()),
+        );
+        request.extensions_mut().insert(entry.clone());
+    }
+
+    /// Ends the audit record. What is answered has to be waited for before the client
+    /// is told how its request ended.
+    fn finish(&mut self, code: Code) -> Option<Written> {
+        self.code = Some(code);
+        self.entry.take()?.finish(name(code))
+    }
+
     /// Watches the response until its status is known.
-    fn follow(mut self, response: Response<Body>) -> Response<Body> {
-        match Status::from_header_map(response.headers()) {
-            Some(status) => {
-                self.code = Some(status.code());
-                match name_limit(&status) {
-                    Some(named) => {
-                        self.code = Some(named.code());
-                        named.into_http()
-                    }
-                    None => response,
-                }
-            }
-            None => response.map(|inner| {
+    async fn follow(mut self, response: Response<Body>) -> Response<Body> {
+        let Some(status) = Status::from_header_map(response.headers()) else {
+            return response.map(|inner| {
                 Body::new(ObservedBody {
                     inner,
                     observed: self,
+                    held: None,
                     broken: false,
                 })
-            }),
+            });
+        };
+        let named = name_limit(&status);
+        let code = named.as_ref().unwrap_or(&status).code();
+        if let Some(written) = self.finish(code)
+            && written.await != Ok(true)
+        {
+            return self.unrecorded().into_http();
+        }
+        match named {
+            Some(named) => named.into_http(),
+            None => response,
         }
     }
+
+    /// What is answered where the record had to be on the disk first, and is not.
+    fn unrecorded(&mut self) -> Status {
+        let status = to_status(&audit::unwritable());
+        self.code = Some(status.code());
+        status
+    }
+}
+
+/// Whether requests of a method are in the audit trail: of all but health and
+/// reflection, which belong to nobody.
+fn is_recorded(method: &str) -> bool {
+    !method.starts_with("/grpc.")
 }
 
 impl Drop for Observed {
     fn drop(&mut self) {
         let code = name(self.code.unwrap_or(Code::Cancelled));
+        if let Some(entry) = self.entry.take() {
+            entry.finish(code);
+        }
         let took = self.started.elapsed();
         let method = self.method;
         gauge!("jammi_requests_active").decrement(1.0);
@@ -126,10 +208,10 @@ impl Drop for Observed {
         histogram!("jammi_request_seconds", "method" => method).record(took.as_secs_f64());
         let duration_ms = took.as_secs_f64() * 1_000.0;
         let _entered = self.span.enter();
-        if method.starts_with("/grpc.") {
-            debug!(code, duration_ms, "request ended");
-        } else {
+        if is_recorded(method) {
             info!(code, duration_ms, "request ended");
+        } else {
+            debug!(code, duration_ms, "request ended");
         }
     }
 }
@@ -138,7 +220,27 @@ impl Drop for Observed {
 struct ObservedBody {
     inner: Body,
     observed: Observed,
+    /// The trailers, which wait for the audit record to be on the disk.
+    held: Option<(Frame<Bytes>, Written)>,
     broken: bool,
+}
+
+impl ObservedBody {
+    /// The trailers that are held, once the record is on the disk.
+    fn poll_held(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let Some((_, written)) = &mut self.held else {
+            return Poll::Ready(None);
+        };
+        let written = ready!(Pin::new(written).poll(context));
+        let held = self.held.take().map(|(frame, _)| frame);
+        Poll::Ready(match written {
+            Ok(true) => held.map(Ok),
+            _ => Some(Ok(Frame::trailers(trailers(&self.observed.unrecorded())))),
+        })
+    }
 }
 
 impl http_body::Body for ObservedBody {
@@ -150,6 +252,9 @@ impl http_body::Body for ObservedBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = self.get_mut();
+        if this.held.is_some() {
+            return this.poll_held(context);
+        }
         if this.broken {
             return Poll::Ready(None);
         }
@@ -160,7 +265,7 @@ impl http_body::Body for ObservedBody {
         let frame = match polled {
             Ok(Poll::Ready(Some(Ok(frame)))) => frame,
             Ok(Poll::Ready(Some(Err(status)))) => {
-                this.observed.code = Some(status.code());
+                this.observed.finish(status.code());
                 return Poll::Ready(Some(Err(status)));
             }
             Ok(other) => return other,
@@ -170,18 +275,28 @@ impl http_body::Body for ObservedBody {
             }
         };
         let Some(status) = frame.trailers_ref().and_then(Status::from_header_map) else {
+            if let (Some(entry), Some(data)) = (&this.observed.entry, frame.data_ref()) {
+                entry.add_bytes(data.len());
+            }
             return Poll::Ready(Some(Ok(frame)));
         };
         let named = name_limit(&status);
-        this.observed.code = Some(named.as_ref().unwrap_or(&status).code());
-        Poll::Ready(Some(Ok(match named {
+        let code = named.as_ref().unwrap_or(&status).code();
+        let frame = match named {
             Some(named) => Frame::trailers(trailers(&named)),
             None => frame,
-        })))
+        };
+        match this.observed.finish(code) {
+            None => Poll::Ready(Some(Ok(frame))),
+            Some(written) => {
+                this.held = Some((frame, written));
+                this.poll_held(context)
+            }
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.broken || self.inner.is_end_stream()
+        self.held.is_none() && (self.broken || self.inner.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -244,11 +359,13 @@ fn name(code: Code) -> &'static str {
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
+    use std::path::Path;
 
     use http_body_util::{BodyExt, StreamBody};
     use tower::ServiceExt;
 
     use super::*;
+    use crate::config::AuditConfig;
 
     async fn status_of<F>(answer: F) -> Status
     where
@@ -259,7 +376,13 @@ mod tests {
             async move { Ok::<_, Infallible>(answer()) }
         });
         let request = Request::new(Body::empty());
-        let response = ObserveLayer.layer(inner).oneshot(request).await.unwrap();
+        let config = AuditConfig {
+            enabled: false,
+            ..AuditConfig::default()
+        };
+        let audit = Audit::new(Path::new(""), &config, || 0, str::to_owned);
+        let layer = ObserveLayer::new(audit);
+        let response = layer.layer(inner).oneshot(request).await.unwrap();
         if let Some(status) = Status::from_header_map(response.headers()) {
             return status;
         }

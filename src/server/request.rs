@@ -20,6 +20,13 @@ use super::methods;
 /// Names the request in responses and in the log.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// What a request is called, in its extensions.
+#[derive(Clone, Debug)]
+pub(super) struct RequestNames {
+    pub id: HeaderValue,
+    pub trace: Option<String>,
+}
+
 const REQUEST_ID_BYTES_MAX: usize = 64;
 
 /// Gives every request an id and a span.
@@ -59,6 +66,11 @@ where
         if let Some(peer) = connection.map(|connection| connection.peer.clone()) {
             request.extensions_mut().insert(peer);
         }
+        let trace = trace_id(request.headers()).map(str::to_owned);
+        request.extensions_mut().insert(RequestNames {
+            id: id.clone(),
+            trace,
+        });
         if request.version() < Version::HTTP_2 {
             // Browsers spread their calls over connections that come and go: which of
             // them it was means nothing.

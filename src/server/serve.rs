@@ -25,12 +25,16 @@ use super::flight::{FlightServer, SessionNames, Transactions};
 use super::health::{HealthService, Readiness};
 use super::http;
 use super::observe::ObserveLayer;
+use super::operations::Operations;
+use super::operator::Operators;
 use super::origin::{AllowedOrigins, cors};
 use super::proto;
 use super::proto::catalog::catalog_service_server::CatalogServiceServer;
+use super::proto::operator::operator_service_server::OperatorServiceServer;
 use super::proto::session::session_service_server::SessionServiceServer;
 use super::proto::tenants::tenant_service_server::TenantServiceServer;
 use super::request::RequestIdLayer;
+use super::running::Runs;
 use super::session::{Bindings, Sessions};
 use super::standing::StandingLayer;
 use super::telemetry::{self, METRICS_UPKEEP};
@@ -45,11 +49,15 @@ use crate::auth::{
 use crate::backend::ServerLock;
 use crate::config::watched::{self, Reload};
 use crate::config::{AuthenticationMethod, JammiConfig};
-use crate::engine::Engine;
+use crate::engine::{Activity, Engine};
 use crate::error::{Error, Result};
 
 /// How long the last scrape may take after everything else has stopped.
 const HTTP_STOP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long requests that were cut off may take to end before the last records are
+/// signed.
+const AUDIT_STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The longest time between two looks for idle sessions.
 const SWEEP_INTERVAL_MAX: Duration = Duration::from_secs(60);
@@ -75,9 +83,7 @@ pub struct BoundServer {
     extension: Arc<dyn TenantExtension>,
     tls: Option<Tls>,
     reloads: Reloads,
-    sessions: SessionMap,
-    keys: SessionKeys,
-    transactions: Transactions,
+    operations: Arc<Operations>,
     evictions: Evictions,
     readiness: Readiness,
     grpc: Port,
@@ -99,6 +105,10 @@ impl Server {
         let _ = telemetry::metrics();
         let lock = engine.backend().lock_for_server()?;
         engine.sweep_dropped_tables();
+        let audit = engine.audit().clone();
+        tokio::task::spawn_blocking(move || audit.open())
+            .await
+            .map_err(|error| Error::internal("the audit trail cannot be used", error))??;
         let tls = Tls::open(&config.tls)?;
         let (extension, mut reloads) = extension_of(&config, &engine)?;
         reloads.extend(tls.iter().map(Tls::reload));
@@ -130,6 +140,22 @@ impl Server {
         .await?;
         let evictions =
             Evictions::new(engine.clone(), sessions.clone(), transactions.clone()).await?;
+        let names = SessionNames::new(
+            config.sessions.max,
+            Duration::from_secs(config.sessions.idle_timeout_secs),
+        );
+        let handle_ttl = Duration::from_secs(config.server.handle_ttl_secs);
+        let operations = Arc::new(Operations {
+            runs: Runs::new(handle_ttl, Arc::new(SystemClock)),
+            sessions,
+            keys,
+            transactions,
+            names: Arc::new(names),
+            engine: engine.clone(),
+            clock: Arc::new(SystemClock),
+        });
+        let activity: Arc<dyn Activity> = Arc::<Operations>::clone(&operations);
+        engine.served_by(&activity);
         Ok(BoundServer {
             grpc_addr: grpc.local_addr()?,
             http_addr: http.local_addr()?,
@@ -139,9 +165,7 @@ impl Server {
             config,
             engine,
             tls,
-            sessions,
-            keys,
-            transactions,
+            operations,
             evictions,
             grpc,
             http,
@@ -192,7 +216,7 @@ impl BoundServer {
                 self.http.connections(),
                 http_stop.clone().cancelled_owned(),
             )));
-        let transactions = self.transactions.clone();
+        let transactions = self.operations.transactions.clone();
         let idle_transaction = Duration::from_secs(self.config.transactions.idle_timeout_secs);
         let expiry = async move {
             let mut sweeps = interval((idle_transaction / 4).min(TRANSACTION_SWEEP_INTERVAL_MAX));
@@ -203,7 +227,8 @@ impl BoundServer {
             }
         };
         let _expiry = AbortOnDropHandle::new(tokio::spawn(expiry));
-        let upkeep = upkeep(self.sessions.clone(), self.engine.clone(), idle_timeout);
+        let sessions = self.operations.sessions.clone();
+        let upkeep = upkeep(sessions, self.engine.clone(), idle_timeout);
         let upkeep = AbortOnDropHandle::new(tokio::spawn(upkeep));
         let evicting = evict(self.evictions.clone(), self.engine.clone());
         let _evicting = AbortOnDropHandle::new(tokio::spawn(evicting));
@@ -230,12 +255,13 @@ impl BoundServer {
             }
         };
         grpc_closing.cancel();
-        self.transactions.stop();
+        self.operations.transactions.stop();
         drop(upkeep);
         self.engine.end_counting().await;
-        if let Err(error) = self.sessions.sweep().await {
+        if let Err(error) = self.operations.sessions.sweep().await {
             warn!(%error, "last uses of sessions were not stored");
         }
+        self.engine.audit().settle(AUDIT_STOP_TIMEOUT).await;
         // Last, so that probes see the server drain.
         http_stop.cancel();
         let _ = tokio::time::timeout(HTTP_STOP_TIMEOUT, &mut http).await;
@@ -293,21 +319,21 @@ impl BoundServer {
             // translated.
             .layer(GrpcWebLayer::new())
             // Inside gRPC-Web, which moves the status into the body.
-            .layer(ObserveLayer)
+            .layer(ObserveLayer::new(self.engine.audit().clone()))
             .service(self.routes()?))
     }
 
-    /// The services, each behind admission if it acts for a tenant.
+    /// The services, each behind admission but those that say what the server is.
     fn routes(&self) -> Result<Routes> {
         let message_bytes_max = self.config.server.message_bytes_max;
         let admission = InterceptorLayer::new(TenantInterceptor::new(
-            self.sessions.clone(),
-            self.keys.clone(),
+            self.operations.sessions.clone(),
+            self.operations.keys.clone(),
             self.config.tenancy.anonymous_reads,
         ));
         let bindings = Bindings::new(
-            self.sessions.clone(),
-            self.transactions.clone(),
+            self.operations.sessions.clone(),
+            self.operations.transactions.clone(),
             self.evictions.clone(),
         );
         let sessions = SessionServiceServer::new(Sessions::new(bindings.clone()))
@@ -321,19 +347,11 @@ impl BoundServer {
         let tenants = TenantServiceServer::new(office)
             .max_decoding_message_size(message_bytes_max)
             .max_encoding_message_size(message_bytes_max);
-        let names = SessionNames::new(
-            self.config.sessions.max,
-            Duration::from_secs(self.config.sessions.idle_timeout_secs),
-        );
-        let flight = FlightServer::new(
-            self.engine.clone(),
-            Arc::new(names),
-            bindings,
-            self.transactions.clone(),
-            self.keys.clone(),
-            &self.config,
-        )?
-        .into_service();
+        let operators = OperatorServiceServer::new(Operators::new(Arc::clone(&self.operations)))
+            .max_decoding_message_size(message_bytes_max)
+            .max_encoding_message_size(message_bytes_max);
+        let flight =
+            FlightServer::new(bindings, Arc::clone(&self.operations), &self.config)?.into_service();
         let health = HealthServer::new(HealthService::new(self.readiness.clone()));
         let reflection = || {
             Reflection::configure()
@@ -342,13 +360,18 @@ impl BoundServer {
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
         let undescribed = |error| Error::internal("the services cannot be described", error);
-        let authenticate = AuthenticateLayer::new(Arc::clone(&self.extension), self.tls.clone());
+        let authenticate = AuthenticateLayer::new(
+            Arc::clone(&self.extension),
+            self.tls.clone(),
+            self.config.auth.failures_max,
+        );
         let admit = ServiceBuilder::new()
             .layer(authenticate)
             .layer(admission)
             .layer(StandingLayer::new(self.engine.tenants().clone()));
         Ok(Routes::new(admit.service(sessions))
             .add_service(admit.service(catalogs))
+            .add_service(admit.service(operators))
             .add_service(admit.service(tenants))
             .add_service(admit.service(flight))
             // Health and reflection belong to no tenant.

@@ -16,6 +16,7 @@ use super::proto::session::{
 };
 use super::status::respond;
 use super::tenant::{Admitted, SessionMap};
+use crate::engine::TENANT_SETTING;
 use crate::error::{Error, Result};
 use crate::tenant::TenantId;
 
@@ -47,7 +48,12 @@ impl Bindings {
     /// nobody may, and
     /// those of [`SessionMap::bind`].
     pub async fn set(&self, admitted: &Admitted, tenant: Option<TenantId>) -> Result<()> {
-        const UNBOUND: u64 = 0;
+        if let Some(entry) = admitted.entry() {
+            entry.is(match tenant {
+                Some(tenant) => format!("SET {TENANT_SETTING} = '{tenant}'"),
+                None => format!("RESET {TENANT_SETTING}"),
+            });
+        }
         let session = admitted.require_session()?;
         if let Some(tenant) = tenant {
             admitted.require_acting_for(tenant)?;
@@ -58,7 +64,7 @@ impl Bindings {
             Some(tenant) => self.map.bind(principal, session, tenant).await?.generation,
             None => {
                 self.map.clear(principal, session).await?;
-                UNBOUND
+                admitted.unbound_generation()
             }
         };
         self.transactions.rebound(principal, session, generation);

@@ -72,7 +72,7 @@ fn describe() {
         ),
         (
             "jammi_queries_running",
-            "Queries of tickets that run and can be cancelled",
+            "Statements that run, from their admission to the end of their rows",
         ),
         (
             "jammi_queries_waiting",
@@ -92,6 +92,14 @@ fn describe() {
         describe_gauge!(name, text);
     }
     for (name, text) in [
+        (
+            "jammi_audit_failures_total",
+            "Writes of the audit trail that failed",
+        ),
+        (
+            "jammi_audit_records_total",
+            "Records written to the audit trail",
+        ),
         (
             "jammi_connections_refused_total",
             "Connections closed at once because of server.connections_max",

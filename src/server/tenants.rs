@@ -38,11 +38,11 @@ impl TenantOffice {
     /// The tenant that a call names, or is bound to, whom the caller may ask after.
     fn asked_after<T>(&self, request: &Request<T>, id: &str) -> Result<TenantId> {
         let admitted = Admitted::of(request)?;
+        if id.is_empty() {
+            return admitted.scope()?.tenant().ok_or_else(unnamed);
+        }
+        let asked = TenantId::from_str(id)?;
         let bound = admitted.scope().ok().and_then(|scope| scope.tenant());
-        let asked = match id {
-            "" => bound.ok_or_else(unnamed)?,
-            id => TenantId::from_str(id)?,
-        };
         if bound != Some(asked) {
             admitted.principal().require_operator()?;
         }

@@ -12,7 +12,9 @@ use tokio::runtime::Handle;
 
 use crate::catalog::{Model, NewModel, Relation, Source};
 use crate::config::JammiConfig;
-use crate::engine::{Engine, NameDefaults, NewTable, RecordStream, RegisterSource, Registered};
+use crate::engine::{
+    About, Engine, NameDefaults, NewTable, RecordStream, RegisterSource, Registered,
+};
 use crate::error::Result;
 use crate::tenant::{Principal, Scope, SessionKey, TenantBinding, TenantId};
 
@@ -120,6 +122,11 @@ impl JammiSession {
         Ok(scope.in_session(Some(self.own.key)))
     }
 
+    async fn scope_of(&self, method: &str) -> Result<Scope> {
+        let (tenant, session) = (self.binding.get(), self.own.key);
+        self.engine.scope_of(method, tenant, session).await
+    }
+
     /// The engine below the session.
     pub fn engine(&self) -> &Engine {
         &self.engine
@@ -150,47 +157,68 @@ impl JammiSession {
     /// Runs a statement with the values of `?`, or of `$1`, `$2` and so on. `SET
     /// app.current_tenant_id = '<uuid>'` does what [`JammiSession::bind_tenant`] does.
     pub async fn sql_with(&self, sql: &str, parameters: &[ScalarValue]) -> Result<RecordStream> {
-        let scope = self.scope().await?;
-        let statement = self.engine.prepare(&scope, &self.names, sql).await?;
-        if let Some(assignment) = statement.assignment() {
-            let tenant = assignment.tenant(parameters)?;
-            self.engine.tenants().require_good(tenant).await?;
-            self.binding.set(tenant);
-            return assignment.answer(tenant);
-        }
-        self.engine.execute(&scope, &statement, parameters).await
+        let scope = self.scope_of("sql").await?;
+        let record = self.engine.record("sql", &scope).await?;
+        record.statement(sql);
+        let answer = async {
+            let statement = self.engine.prepare(&scope, &self.names, sql).await?;
+            record.planned(&statement);
+            if let Some(assignment) = statement.assignment() {
+                let tenant = assignment.tenant(parameters)?;
+                self.engine.tenants().require_good(tenant).await?;
+                self.binding.set(tenant);
+                return Ok((assignment.answer(tenant)?, false));
+            }
+            let rows = self.engine.execute(&scope, &statement, parameters).await?;
+            Ok((rows, !statement.kind().reads()))
+        };
+        let answer = answer.await;
+        record.rows(answer).await
     }
 
     /// Registers files as a table of the bound tenant, or as a shared one.
     pub async fn register_source(&self, request: RegisterSource) -> Result<Registered> {
+        let name = request.name.clone();
+        let scope = self.scope_of("register_source").await?;
+        let work = self.engine.register_source(&scope, request);
         self.engine
-            .register_source(&self.scope().await?, request)
+            .recorded("register_source", &scope, About::Source(&name), work)
             .await
     }
 
     /// The sources that the next statement sees, by name.
     pub async fn list_sources(&self) -> Result<Vec<Arc<Source>>> {
-        self.engine.catalog().sources(&self.scope().await?).await
+        let scope = self.scope_of("list_sources").await?;
+        let work = self.engine.catalog().sources(&scope);
+        self.engine
+            .recorded("list_sources", &scope, About::Listing("sources"), work)
+            .await
     }
 
     /// One source that the next statement sees.
     pub async fn describe_source(&self, name: &str) -> Result<Arc<Source>> {
+        let scope = self.scope_of("describe_source").await?;
+        let work = self.engine.catalog().source(&scope, name);
         self.engine
-            .catalog()
-            .source(&self.scope().await?, name)
+            .recorded("describe_source", &scope, About::Source(name), work)
             .await
     }
 
     /// Reads a source's schema again.
     pub async fn refresh_source(&self, name: &str) -> Result<Arc<Source>> {
-        self.engine.refresh_source(&self.scope().await?, name).await
+        let scope = self.scope_of("refresh_source").await?;
+        let work = self.engine.refresh_source(&scope, name);
+        self.engine
+            .recorded("refresh_source", &scope, About::Source(name), work)
+            .await
     }
 
     /// Forgets a source. Its files stay where they are.
     pub async fn drop_source(&self, name: &str) -> Result<()> {
+        let scope = self.scope_of("drop_source").await?;
+        let work = self.engine.catalog().drop_source(&scope, name);
         self.engine
-            .catalog()
-            .drop_source(&self.scope().await?, name)
+            .recorded("drop_source", &scope, About::Source(name), work)
             .await
     }
 
@@ -234,46 +262,66 @@ impl JammiSession {
     /// # Errors
     /// As [`Engine::create_table`].
     pub async fn create_mutable_table(&self, new: NewTable) -> Result<Arc<Relation>> {
-        self.engine.create_table(&self.scope().await?, new).await
+        let name = new.name.clone();
+        let scope = self.scope_of("create_mutable_table").await?;
+        let work = self.engine.create_table(&scope, new);
+        self.engine
+            .recorded("create_mutable_table", &scope, About::Table(&name), work)
+            .await
     }
 
     /// The tables and views that the next statement sees, by name. Sources are
     /// not among them.
     pub async fn list_tables(&self) -> Result<Vec<Arc<Relation>>> {
-        self.engine.stored_tables(&self.scope().await?).await
+        let scope = self.scope_of("list_tables").await?;
+        let work = self.engine.stored_tables(&scope);
+        self.engine
+            .recorded("list_tables", &scope, About::Listing("tables"), work)
+            .await
     }
 
     /// One table or view that the next statement sees.
     pub async fn describe_table(&self, name: &str) -> Result<Arc<Relation>> {
-        self.engine.describe_table(&self.scope().await?, name).await
+        let scope = self.scope_of("describe_table").await?;
+        let work = self.engine.describe_table(&scope, name);
+        self.engine
+            .recorded("describe_table", &scope, About::Table(name), work)
+            .await
     }
 
     /// Forgets a table and its rows.
     pub async fn drop_table(&self, name: &str) -> Result<()> {
-        self.engine.drop_table(&self.scope().await?, name).await
+        let scope = self.scope_of("drop_table").await?;
+        let work = self.engine.drop_table(&scope, name);
+        self.engine
+            .recorded("drop_table", &scope, About::Table(name), work)
+            .await
     }
 
     /// Records a model of the bound tenant, or a shared one.
     pub async fn register_model(&self, model: NewModel) -> Result<Model> {
+        let scope = self.scope_of("register_model").await?;
+        let work = self.engine.catalog().register_model(&scope, model);
         self.engine
-            .catalog()
-            .register_model(&self.scope().await?, model)
+            .recorded("register_model", &scope, About::Listing("models"), work)
             .await
     }
 
     /// The models that the next statement sees.
     pub async fn list_models(&self) -> Result<Vec<Model>> {
+        let scope = self.scope_of("list_models").await?;
+        let work = self.engine.catalog().models(&scope, None);
         self.engine
-            .catalog()
-            .models(&self.scope().await?, None)
+            .recorded("list_models", &scope, About::Listing("models"), work)
             .await
     }
 
     /// Forgets one version of a model.
     pub async fn drop_model(&self, name: &str, version: &str) -> Result<()> {
+        let scope = self.scope_of("drop_model").await?;
+        let work = self.engine.catalog().drop_model(&scope, name, version);
         self.engine
-            .catalog()
-            .drop_model(&self.scope().await?, name, version)
+            .recorded("drop_model", &scope, About::Listing("models"), work)
             .await
     }
 }

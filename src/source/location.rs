@@ -12,6 +12,9 @@ use object_store::path::Path;
 
 use crate::error::{Error, Result};
 
+/// What the server keeps in directories of its own below the artifact directory.
+const OWN_DIRECTORIES: [&str; 3] = ["audit", "sessions", "tenants"];
+
 /// Where sources may be.
 #[derive(Clone, Debug, Default)]
 pub struct LocationPolicy {
@@ -55,8 +58,8 @@ impl LocationPolicy {
         )))
     }
 
-    /// Whether a listed local file is one of the source's: a database of a lane
-    /// is not, wherever it lies.
+    /// Whether a listed local file is one of the source's: a database of a lane and a
+    /// record of the audit trail, which are of all tenants, are not, wherever they lie.
     ///
     /// # Errors
     /// `PermissionDenied` for a file that a link takes out of the roots.
@@ -66,11 +69,13 @@ impl LocationPolicy {
             return Ok(false);
         };
         if let Ok(inside) = real.strip_prefix(&self.artifact_dir) {
-            let lane_dir = inside.components().next()
-                == Some(Component::Normal(std::ffi::OsStr::new("tenants")));
+            let own_directory = match inside.components().next() {
+                Some(Component::Normal(first)) => OWN_DIRECTORIES.iter().any(|own| first == *own),
+                _ => false,
+            };
             let database = inside.components().count() == 1
                 && inside.to_str().is_none_or(|name| name.contains(".db"));
-            if lane_dir || database {
+            if own_directory || database {
                 return Ok(false);
             }
         }
@@ -356,24 +361,41 @@ mod tests {
     }
 
     #[test]
-    fn databases_of_lanes_are_no_files_of_a_source() {
+    fn the_servers_own_files_are_no_files_of_a_source() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(dir.path().join("tenants")).unwrap();
-        for name in ["global.db", "system.db-wal", "tenants/x.csv", "rows.csv"] {
-            std::fs::write(dir.path().join(name), "").unwrap();
+        let own = [
+            "global.db",
+            "system.db-wal",
+            "tenants/x.csv",
+            "sessions/entered",
+            "audit/00000001.jsonl",
+        ];
+        for name in own
+            .into_iter()
+            .chain(["rows.csv", "sample/tenants/rows.csv"])
+        {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
         }
+        std::os::unix::fs::symlink(
+            dir.path().join("audit/00000001.jsonl"),
+            dir.path().join("link.jsonl"),
+        )
+        .unwrap();
+
         let policy = LocationPolicy::new(None, dir.path()).unwrap();
-        assert!(!policy.admits_file(&dir.path().join("global.db")).unwrap());
-        assert!(
-            !policy
-                .admits_file(&dir.path().join("system.db-wal"))
-                .unwrap()
-        );
-        assert!(
-            !policy
-                .admits_file(&dir.path().join("tenants/x.csv"))
-                .unwrap()
-        );
-        assert!(policy.admits_file(&dir.path().join("rows.csv")).unwrap());
+        for name in own.into_iter().chain(["link.jsonl"]) {
+            assert!(
+                !policy.admits_file(&dir.path().join(name)).unwrap(),
+                "{name}"
+            );
+        }
+        for name in ["rows.csv", "sample/tenants/rows.csv"] {
+            assert!(
+                policy.admits_file(&dir.path().join(name)).unwrap(),
+                "{name}"
+            );
+        }
     }
 }

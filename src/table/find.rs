@@ -16,6 +16,7 @@ use crate::catalog::IndexKind;
 const LOOKUP_ROWS_MAX: usize = 8192;
 
 /// What a lane has to offer.
+#[derive(Debug)]
 pub(super) enum Found {
     /// Rows that an index found.
     Rows(Vec<FoundRows>),
@@ -24,6 +25,7 @@ pub(super) enum Found {
 }
 
 /// Rows, and their values of every column but the tenant's.
+#[derive(Debug)]
 pub(super) struct FoundRows {
     pub columns: Vec<Parts>,
     pub rows: usize,

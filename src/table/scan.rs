@@ -1,8 +1,9 @@
 //! Reads the rows of a stored table from the lanes of a scope.
 //!
 //! A lookup by key goes to SQLite's index. Everything else goes through the runs
-//! of the table, of which those that were decoded before are in memory. The
-//! state that is read is the statement's: [`TableScanExec::attach`] gives it.
+//! of the table, of which those that were decoded before are in memory, and which
+//! several partitions may share among them. The state that is read is the
+//! statement's: [`TableScanExec::attach`] gives it.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -23,6 +24,7 @@ use datafusion::physical_plan::{
     ReplaceChildrenOptions,
 };
 use futures::stream::{self, StreamExt, TryStreamExt};
+use tokio::sync::OnceCell;
 
 use super::chunks::{self, Chunk, ChunkCache, Parts, ROW_NUMBER, ReadColumn};
 use super::codec;
@@ -51,7 +53,16 @@ pub fn scan_schema(definition: &TableDefinition) -> SchemaRef {
 pub struct TableScanExec {
     scan: Arc<Scan>,
     reads: OnceLock<StatementReads>,
+    /// What each of the lanes has to offer, once a partition has looked.
+    found: Arc<[OnceCell<Found>]>,
     properties: Arc<PlanProperties>,
+}
+
+/// A partition, and how many there are.
+#[derive(Clone, Copy, Debug)]
+struct Partition {
+    number: usize,
+    of: usize,
 }
 
 /// Which rows are asked for. A scan may yield others of the same lanes as well, but
@@ -125,17 +136,35 @@ impl TableScanExec {
     }
 
     fn of(scan: Scan) -> Self {
+        TableScanExec::in_partitions(Arc::new(scan), 1)
+    }
+
+    fn in_partitions(scan: Arc<Scan>, partitions: usize) -> Self {
         let properties = PlanProperties::new(
             EquivalenceProperties::new(Arc::clone(&scan.schema)),
-            Partitioning::UnknownPartitioning(1),
+            Partitioning::UnknownPartitioning(partitions),
             EmissionType::Incremental,
             Boundedness::Bounded,
         );
         TableScanExec {
-            scan: Arc::new(scan),
+            found: unknown(&scan),
+            scan,
             reads: OnceLock::new(),
             properties: Arc::new(properties),
         }
+    }
+
+    /// The same scan in so many partitions, each of which reads some of the runs;
+    /// `None` where it has as many already, and where it may read few rows.
+    pub fn split(&self, partitions: usize) -> Option<Self> {
+        let wanted = &self.scan.wanted;
+        let is_of_all = wanted.lookup.is_none()
+            && wanted.equal.is_empty()
+            && wanted.limit.is_none()
+            && self.scan.extremes.is_none();
+        let more = partitions > self.properties.partitioning.partition_count();
+        (is_of_all && more)
+            .then(|| TableScanExec::in_partitions(Arc::clone(&self.scan), partitions))
     }
 
     /// A scan that yields rows with the least and the greatest value of each of
@@ -179,6 +208,7 @@ impl TableScanExec {
                 ..Scan::clone(scan)
             }),
             reads: OnceLock::new(),
+            found: unknown(scan),
             properties: Arc::clone(&self.properties),
         })
     }
@@ -205,6 +235,11 @@ impl TableScanExec {
     pub fn attach(&self, reads: &StatementReads) {
         let _ = self.reads.set(reads.clone());
     }
+}
+
+/// What the lanes of a scan have to offer, before anybody has looked.
+fn unknown(scan: &Scan) -> Arc<[OnceCell<Found>]> {
+    scan.lanes.iter().map(|_| OnceCell::new()).collect()
 }
 
 /// Whether an index of the table begins with a column whose values SQLite orders
@@ -271,9 +306,13 @@ impl ExecutionPlan for TableScanExec {
 
     fn execute(
         &self,
-        _partition: usize,
+        partition: usize,
         _context: Arc<TaskContext>,
     ) -> Result<SendableRecordBatchStream> {
+        let partition = Partition {
+            number: partition,
+            of: self.properties.partitioning.partition_count(),
+        };
         let reads = self.reads.get().cloned().ok_or_else(|| {
             carried(Error::internal(
                 "the statement failed inside the engine: see the server's log under this \
@@ -283,13 +322,15 @@ impl ExecutionPlan for TableScanExec {
         })?;
         let scan = Arc::clone(&self.scan);
         let lanes = match scan.finds_nothing().map_err(carried)? {
-            true => Vec::new(),
-            false => scan.lanes.clone(),
+            true => 0,
+            false => scan.lanes.len(),
         };
-        let batches = stream::iter(lanes)
-            .map(move |lane| LaneRows::open(Arc::clone(&scan), reads.clone(), lane))
-            .then(|opening| opening)
-            .map_ok(LaneRows::batches)
+        let found = Arc::clone(&self.found);
+        let batches = stream::iter(0..lanes)
+            .then(move |at| {
+                LaneRows::open(Arc::clone(&scan), reads.clone(), at, Arc::clone(&found))
+            })
+            .map_ok(move |rows| rows.batches(partition))
             .try_flatten()
             .map_err(carried);
         Ok(Box::pin(RecordBatchStreamAdapter::new(
@@ -310,7 +351,10 @@ struct LaneRows {
     reads: StatementReads,
     lane: Lane,
     stored: Stored,
-    found: Found,
+    /// Those of every lane of the scan.
+    found: Arc<[OnceCell<Found>]>,
+    /// Which of them is this one's.
+    at: usize,
 }
 
 /// Where a run is read.
@@ -321,29 +365,35 @@ struct Place {
 }
 
 impl LaneRows {
+    /// The rows of the lane at `at`, for which it is looked once.
     async fn open(
         scan: Arc<Scan>,
         reads: StatementReads,
-        lane: Lane,
+        at: usize,
+        found: Arc<[OnceCell<Found>]>,
     ) -> crate::error::Result<Self> {
+        let lane = scan.lanes[at];
         let stored = Stored::of(&scan.relation, lane);
-        let looking = Arc::clone(&scan);
-        let name = stored.clone();
-        let found = reads
-            .read(lane, move |transaction| looking.find(transaction, &name))
-            .await?
-            .unwrap_or_else(Found::nothing);
+        let looking = async || {
+            let (looking, name) = (Arc::clone(&scan), stored.clone());
+            let found = reads.read(lane, move |transaction| looking.find(transaction, &name));
+            Ok::<_, Error>(found.await?.unwrap_or_else(Found::nothing))
+        };
+        found[at].get_or_try_init(looking).await?;
         Ok(LaneRows {
             scan,
             reads,
             lane,
             stored,
             found,
+            at,
         })
     }
 
+    /// Those of a partition: rows that an index found are the first one's.
     fn batches(
         self,
+        partition: Partition,
     ) -> impl futures::Stream<Item = crate::error::Result<RecordBatch>> + Send + 'static {
         let LaneRows {
             scan,
@@ -351,16 +401,20 @@ impl LaneRows {
             lane,
             stored,
             found,
+            at,
         } = self;
-        let (ready, chunks, absent) = match found {
-            Found::Rows(found) => {
-                let nothing: Arc<[u32]> = Arc::default();
+        let (ready, chunks, absent) = match found[at].get() {
+            Some(Found::Rows(found)) if partition.number == 0 => {
                 let batches = found
                     .iter()
                     .map(|rows| scan.batches(lane, &rows.columns, rows.rows));
-                (batches.flatten().collect(), Vec::new(), nothing)
+                (batches.flatten().collect(), Vec::new(), Arc::default())
             }
-            Found::Chunks(chunks, absent) => (Vec::new(), chunks, absent),
+            Some(Found::Chunks(chunks, absent)) => {
+                let chunks = chunks.iter().skip(partition.number).step_by(partition.of);
+                (Vec::new(), chunks.copied().collect(), Arc::clone(absent))
+            }
+            Some(Found::Rows(_)) | None => (Vec::new(), Vec::new(), Arc::default()),
         };
         let shared: Arc<str> = stored.as_str().into();
         let filtered = match Filtered::new(&scan) {

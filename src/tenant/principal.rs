@@ -10,16 +10,12 @@ use crate::error::{Error, Result};
 /// The role that writes what every tenant reads.
 pub const GLOBAL_WRITER: &str = "global-writer";
 
-/// The role that runs the installation: its keys, tenants, sessions and queries. It
-/// reads no tenant's rows.
+/// The role that runs the installation: its keys, users, sessions, queries and audit
+/// trail. It reads no tenant's rows.
 pub const OPERATOR: &str = "operator";
 
-/// The role that may read every tenant's rows, for one request at a time and with a
-/// reason that is recorded.
-pub const SUPER_ADMIN: &str = "super-admin";
-
 /// Every role there is.
-pub const ROLES: [&str; 3] = [GLOBAL_WRITER, OPERATOR, SUPER_ADMIN];
+pub const ROLES: [&str; 2] = [GLOBAL_WRITER, OPERATOR];
 
 /// What is answered for a tenant that the caller does not act for, and for one that
 /// there is not.
@@ -160,6 +156,11 @@ impl Principal {
             ActsFor::Only(tenants) if tenants.len() == 1 => tenants.first().copied(),
             ActsFor::All | ActsFor::Only(_) => None,
         }
+    }
+
+    /// What it may do beside acting as its tenants.
+    pub fn roles(&self) -> impl Iterator<Item = &str> {
+        self.0.roles.iter().map(String::as_str)
     }
 
     /// Whether it has the role.

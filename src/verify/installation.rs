@@ -12,7 +12,7 @@ use super::alone::AloneCopies;
 use super::conversation::{Answer, Answered, Asker, Conversation, Question};
 use crate::backend::{Backend, DatabaseName};
 use crate::config::JammiConfig;
-use crate::engine::{Engine, NameDefaults, TableEntry};
+use crate::engine::{Engine, NameDefaults, SERVER_TABLES, TableEntry};
 use crate::error::{Error, Result};
 use crate::tenant::{Lane, Principal, Scope, TenantId};
 
@@ -74,7 +74,10 @@ impl Installation {
     async fn survey(&mut self) {
         for lane in self.lanes.clone() {
             let tables = self.engine.tables(&scope(lane)).await;
-            self.tables.insert(lane, tables.unwrap_or_default());
+            let mut tables = tables.unwrap_or_default();
+            // What a server does is asked of one.
+            tables.retain(|table| (&*table.catalog, &*table.schema) != SERVER_TABLES);
+            self.tables.insert(lane, tables);
             let names = Asker::File(lane).asks(
                 "SELECT name FROM sqlite_schema AS t WHERE type = 'table' AND EXISTS \
                  (SELECT 1 FROM pragma_table_info(t.name) AS c WHERE c.name = 'tenant_id')",
@@ -165,7 +168,8 @@ async fn tenants(backend: &Backend, only: &[TenantId]) -> Result<Vec<TenantId>> 
 }
 
 fn scope(lane: Lane) -> Scope {
-    let principal = Principal::trusted_network();
+    // Of nobody who runs the installation, and sees what no tenant does.
+    let principal = Principal::trusted_network().with_roles([]);
     match lane {
         Lane::Global => Scope::global(principal),
         Lane::Tenant(tenant) => Scope::tenant_bound(principal, tenant),

@@ -33,7 +33,10 @@ CLIENTS = [
 FEATURES = {
     "connect": "calls and connections open and end, and options that are not the server's do no harm",
     "session": "a session is named by a header or cookie, bound to a tenant, and shared by the connections that send it",
-    "authentication": "a credential is sent, and what it does not act for is refused",
+    "token": "a key or another token is sent as a bearer, and what it does not act for is refused",
+    "password": "a user and a password sign in, on each call or by a handshake",
+    "certificate": "a certificate of the client's own is shown",
+    "encryption": "connections are encrypted, by a root that the client is told of",
     "query": "statements run, and answer with rows",
     "parameters": "values are bound to `?` or `$1`",
     "prepared": "a statement is prepared once and run again",

@@ -5,24 +5,27 @@ use std::sync::Arc;
 use arrow::array::{AsArray, RecordBatch};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::{Buf, BufMut};
 use jammi_db::auth::{ApiKeys, IssuedKey, NewApiKey, NewUser, Users};
 use jammi_db::backend::Backend;
-use jammi_db::config::{AuthenticationMethod, LanesConfig};
+use jammi_db::config::{AuthenticationMethod, JammiConfig, LanesConfig};
 use jammi_db::server::method_names;
 use jammi_db::server::proto::session::GetTenantRequest;
 use jammi_db::tenant::{ActsFor, GLOBAL_WRITER};
 use tonic::client::Grpc;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
-use tonic_prost::ProstCodec;
 
 use crate::client::{ALICE, BOB, Client, statement};
 use crate::harness::{TestServer, http1, in_session, set_tenant};
 use crate::writes::refused;
 
 const NOW_MS: i64 = 1_700_000_000_000;
+/// Of wrong credentials, where they are not what is tested.
+pub const ANY_NUMBER: u32 = 1 << 20;
 
 /// A server that asks for keys, and those who make them.
 pub struct Guarded {
@@ -32,8 +35,14 @@ pub struct Guarded {
 
 impl Guarded {
     pub async fn start() -> Self {
+        Guarded::start_with(|_| {}).await
+    }
+
+    pub async fn start_with(change: impl FnOnce(&mut JammiConfig)) -> Self {
         let server = TestServer::start_with(|config| {
             config.auth.methods = vec![AuthenticationMethod::ApiKey];
+            config.auth.failures_max = ANY_NUMBER;
+            change(config);
         })
         .await;
         // As the command does it, beside the server.
@@ -64,27 +73,69 @@ pub fn bearer(text: &str) -> String {
     format!("Bearer {text}")
 }
 
-fn basic(user: &str, password: &str) -> String {
+pub fn basic(user: &str, password: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
 }
 
 /// What any method answers to a request without a body.
 pub async fn call(channel: &Channel, method: &str, authorization: Option<&str>) -> Status {
-    let mut grpc = Grpc::new(channel.clone());
-    grpc.ready().await.unwrap();
-    let mut request = Request::new(());
+    let mut request = Request::new(Vec::new());
     if let Some(authorization) = authorization {
         let value: MetadataValue<Ascii> = authorization.parse().unwrap();
         request.metadata_mut().insert("authorization", value);
     }
+    answer(channel, method, request).await
+}
+
+/// What any method answers to a request whose message is encoded.
+pub async fn answer(channel: &Channel, method: &str, request: Request<Vec<u8>>) -> Status {
+    let mut grpc = Grpc::new(channel.clone());
+    grpc.ready().await.unwrap();
     let path = PathAndQuery::try_from(method).unwrap();
-    let codec: ProstCodec<(), ()> = ProstCodec::default();
-    match grpc.server_streaming(request, path, codec).await {
+    match grpc.server_streaming(request, path, Encoded).await {
         Ok(answer) => match answer.into_inner().message().await {
             Ok(_) => Status::ok(""),
             Err(status) => status,
         },
         Err(status) => status,
+    }
+}
+
+/// Messages that are encoded already, and answers that nobody reads.
+struct Encoded;
+
+impl Codec for Encoded {
+    type Encode = Vec<u8>;
+    type Decode = ();
+    type Encoder = Encoded;
+    type Decoder = Encoded;
+
+    fn encoder(&mut self) -> Encoded {
+        Encoded
+    }
+
+    fn decoder(&mut self) -> Encoded {
+        Encoded
+    }
+}
+
+impl Encoder for Encoded {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn encode(&mut self, item: Vec<u8>, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.put_slice(&item);
+        Ok(())
+    }
+}
+
+impl Decoder for Encoded {
+    type Item = ();
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<()>, Status> {
+        buffer.advance(buffer.remaining());
+        Ok(Some(()))
     }
 }
 
@@ -342,6 +393,7 @@ async fn a_password_reads_and_writes_for_its_tenants_alone() {
     let server = TestServer::start_with(|config| {
         config.auth.methods = vec![AuthenticationMethod::ApiKey, AuthenticationMethod::Password];
         config.auth.password.failures_max = 3;
+        config.auth.failures_max = ANY_NUMBER;
     })
     .await;
     let backend = Backend::open(server.dir(), &LanesConfig::default()).await;

@@ -9,6 +9,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use arrow::array::AsArray;
+use arrow::datatypes::Int64Type;
 use arrow_flight::FlightData;
 use jammi_db::server::proto::catalog::catalog_service_client::CatalogServiceClient;
 use jammi_db::server::proto::catalog::{ListSourcesRequest, RegisterSourceRequest, SourceFormat};
@@ -102,7 +104,10 @@ async fn a_full_disk_loses_nothing_that_was_acknowledged_and_reads_go_on() {
     let (dir, files) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let twice = "mount -t tmpfs -o size=1m tmpfs \"$0\"; \
                  setpriv --pdeathsig KILL \"$1\" serve || true; exec \"$1\" serve";
-    let mut process = Process::start(&mut in_namespace(dir.path(), twice)).await;
+    let mut command = in_namespace(dir.path(), twice);
+    // With a trail nothing would be done that cannot be recorded.
+    command.env("JAMMI_AUDIT__ENABLED", "false");
+    let mut process = Process::start(&mut command).await;
     let mut sessions = process.sessions().await;
     let mut catalog = Catalog {
         client: CatalogServiceClient::new(process.channel().await),
@@ -169,6 +174,62 @@ async fn a_full_disk_loses_nothing_that_was_acknowledged_and_reads_go_on() {
     }
     catalog.client = CatalogServiceClient::new(process.channel().await);
     assert_eq!(catalog.names("reader").await, sources);
+    process.signal("-TERM").await;
+    assert_eq!(process.end().await.0, Some(0));
+}
+
+#[tokio::test]
+async fn a_full_disk_of_the_audit_trail_refuses_all_until_there_is_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let small = "mkdir -p \"$0/audit\"; mount -t tmpfs -o size=1m tmpfs \"$0/audit\"; \
+                 exec \"$1\" serve";
+    let mut command = in_namespace(dir.path(), small);
+    let process = Process::start(command.env("JAMMI_AUDIT__FLUSH_MS", "1")).await;
+    let mut alice = Client::over(process.channel().await, Some("alice"));
+    alice.bind(ALICE).await;
+    alice.query("CREATE TABLE t (id INT)").await.unwrap();
+    let server = process.child.id().unwrap();
+    let audit = PathBuf::from(format!("/proc/{server}/root"))
+        .join(dir.path().join("audit").strip_prefix("/").unwrap());
+    let filler = audit.join("filler");
+    fill(&filler);
+    let mut answered = 0;
+    let refused = loop {
+        match alice.query("INSERT INTO t VALUES (1)").await {
+            Ok(_) => answered += 1,
+            Err(refused) => break refused,
+        }
+        assert!(answered < 100_000, "the disk never fills");
+    };
+    assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
+    for part in ["the audit trail cannot be written", "free some space"] {
+        assert!(refused.message().contains(part), "{part}: {refused:?}");
+    }
+    // What only reads is refused too, and so is who nobody knows.
+    let read = alice.query("SELECT 1").await.unwrap_err();
+    assert_eq!(read.code(), Code::Unavailable, "{read:?}");
+    let health = b"GET /readyz HTTP/1.1\r\nhost: jammi\r\nconnection: close\r\n\r\n";
+    assert!(
+        http1(process.http, health)
+            .await
+            .starts_with("HTTP/1.1 200")
+    );
+
+    fs::remove_file(&filler).unwrap();
+    while alice.query("SELECT 'again'").await.is_err() {}
+    let counted = "SELECT count(*) FROM jammi.audit.events \
+                   WHERE statement LIKE 'INSERT%' AND method LIKE '%/DoGet' AND outcome = 'OK'";
+    let rows = alice.query(counted).await.unwrap();
+    let recorded = rows.column(0).as_primitive::<Int64Type>().value(0);
+    let rows = alice.query("SELECT count(*) FROM t").await.unwrap();
+    let written = rows.column(0).as_primitive::<Int64Type>().value(0);
+    // One that was running when the disk was full is recorded all the same.
+    assert!(
+        recorded >= answered && recorded == written,
+        "{recorded} {answered} {written}"
+    );
+    let report = jammi_db::audit::verify(&audit, None, None).unwrap();
+    assert_eq!(report.faults, []);
     process.signal("-TERM").await;
     assert_eq!(process.end().await.0, Some(0));
 }

@@ -21,17 +21,17 @@ use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyP
 use serde_json::{Value, json};
 use tonic::Code;
 
-use crate::authentication::{bearer, call, words};
+use crate::authentication::{ANY_NUMBER, bearer, call, words};
 use crate::client::{ALICE, BOB, Client};
 use crate::harness::{TestServer, set_tenant};
 use crate::tls::eventually;
 use crate::writes::refused;
 
-const ISSUER: &str = "https://issuer.example.com";
+pub const ISSUER: &str = "https://issuer.example.com";
 const REFUSED: &str = "the request's credential is not accepted: send a valid one";
 
 /// Who signs tokens.
-struct Issuer {
+pub struct Issuer {
     id: &'static str,
     key: Key,
 }
@@ -43,7 +43,7 @@ enum Key {
 }
 
 impl Issuer {
-    fn ed25519(id: &'static str) -> Self {
+    pub fn ed25519(id: &'static str) -> Self {
         let key = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
         let key = Key::Ed25519(Ed25519KeyPair::from_pkcs8(key.as_ref()).unwrap());
         Issuer { id, key }
@@ -92,11 +92,11 @@ impl Issuer {
         }
     }
 
-    fn header(&self) -> Value {
+    pub fn header(&self) -> Value {
         json!({"alg": self.algorithm(), "typ": "JWT", "kid": self.id})
     }
 
-    fn sign(&self, header: &Value, claims: &Value) -> String {
+    pub fn sign(&self, header: &Value, claims: &Value) -> String {
         let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let message = format!("{}.{}", part(header), part(claims));
         let signature = match &self.key {
@@ -113,29 +113,29 @@ impl Issuer {
         format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
     }
 
-    fn token(&self, user: &str, tenants: Value) -> String {
+    pub fn token(&self, user: &str, tenants: Value) -> String {
         self.sign(&self.header(), &claims(user, tenants))
     }
 }
 
-fn now_secs() -> i64 {
+pub fn now_secs() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     now.as_secs() as i64
 }
 
-fn claims(user: &str, tenants: Value) -> Value {
+pub fn claims(user: &str, tenants: Value) -> Value {
     json!({
         "iss": ISSUER, "aud": "jammi", "sub": user, "tenants": tenants,
         "exp": now_secs() + 3_600,
     })
 }
 
-fn set(issuers: &[&Issuer]) -> String {
+pub fn set(issuers: &[&Issuer]) -> String {
     let keys: Vec<Value> = issuers.iter().map(|issuer| issuer.jwk()).collect();
     json!({"keys": keys}).to_string()
 }
 
-fn by_tokens(config: &mut JammiConfig, algorithms: &[JwtAlgorithm]) {
+pub fn by_tokens(config: &mut JammiConfig, algorithms: &[JwtAlgorithm]) {
     config.auth.methods = vec![AuthenticationMethod::Jwt, AuthenticationMethod::ApiKey];
     config.auth.jwt = JwtConfig {
         issuer: Some(ISSUER.into()),
@@ -154,6 +154,7 @@ async fn guarded(
     TestServer::start_with(|config| {
         by_tokens(config, algorithms);
         config.auth.jwt.keys_file = Some(file.to_owned());
+        config.auth.failures_max = ANY_NUMBER;
         change(&mut config.auth.jwt);
     })
     .await
@@ -444,14 +445,14 @@ async fn a_secret_is_no_public_key_and_the_other_way_round() {
 }
 
 /// An issuer's keys at a URL.
-struct KeyServer {
+pub struct KeyServer {
     address: SocketAddr,
     answer: Arc<Mutex<(u16, String)>>,
-    asked: Arc<AtomicUsize>,
+    pub asked: Arc<AtomicUsize>,
 }
 
 impl KeyServer {
-    async fn start(answer: String) -> Self {
+    pub async fn start(answer: String) -> Self {
         let answer = Arc::new(Mutex::new((200, answer)));
         let asked = Arc::new(AtomicUsize::new(0));
         let (said, counted) = (Arc::clone(&answer), Arc::clone(&asked));
@@ -478,11 +479,11 @@ impl KeyServer {
         }
     }
 
-    fn say(&self, status: u16, answer: String) {
+    pub fn say(&self, status: u16, answer: String) {
         *self.answer.lock() = (status, answer);
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("http://{}/keys", self.address)
     }
 }
@@ -492,6 +493,7 @@ async fn by_url(url: String, retry_secs: u64) -> TestServer {
         by_tokens(config, &[JwtAlgorithm::EdDSA]);
         config.auth.jwt.keys_url = Some(url);
         config.auth.jwt.keys_retry_secs = retry_secs;
+        config.auth.failures_max = ANY_NUMBER;
     })
     .await
 }

@@ -115,6 +115,13 @@ fn limits() -> Vec<(&'static str, Shown)> {
             By("tests/it/temporary.rs", "an_idle_session_loses_it"),
         ),
         (
+            "auth.failures_max",
+            By(
+                "tests/it/signing_in/attempts.rs",
+                "wrong_credentials_of_any_kind_are_bounded_by_peer",
+            ),
+        ),
+        (
             "auth.password.failures_max",
             By(
                 "tests/it/authentication.rs",
@@ -282,6 +289,17 @@ fn limits() -> Vec<(&'static str, Shown)> {
         (
             "engine.source_cache_bytes",
             Bounded(|config| config.engine.source_cache_bytes = 0),
+        ),
+        (
+            "audit.queue_max",
+            Bounded(|config| config.audit.queue_max = 1),
+        ),
+        (
+            "audit.segment_bytes",
+            By(
+                "tests/it/audit/chain.rs",
+                "the_chain_goes_on_in_every_process",
+            ),
         ),
     ]
 }

@@ -9,6 +9,7 @@
 
 #[path = "../../src/table/codec/tests/arrays.rs"]
 mod arrays;
+mod audit;
 mod authentication;
 mod cancel;
 mod cli;
@@ -29,6 +30,7 @@ mod layers;
 mod limits;
 mod literals;
 mod matrix;
+mod operator;
 mod polling;
 mod process;
 mod pruning;
@@ -38,6 +40,7 @@ mod row_groups;
 mod server;
 mod session;
 mod shares;
+mod signing_in;
 mod slow_readers;
 mod stops;
 #[cfg(feature = "substrait")]

@@ -57,7 +57,7 @@ enum Row {
     Session,
     /// It carries a statement or command; the statements' table is below.
     Flight,
-    /// It is the operator's, about any tenant: `tenants` tests who may.
+    /// It is an operator's: see `operator` and `tenants`. It is about no lane's objects.
     Operator,
     /// It says what the server is, and nothing of a lane.
     Laneless,
@@ -116,6 +116,18 @@ fn rpcs() -> Vec<(&'static str, Row)> {
         ("/jammi.v1.tenants.TenantService/ImportTenant", Operator),
         ("/jammi.v1.tenants.TenantService/EraseTenant", Operator),
         ("/jammi.v1.tenants.TenantService/GetUsage", Operator),
+        ("/jammi.v1.operator.OperatorService/CreateKey", Operator),
+        ("/jammi.v1.operator.OperatorService/ListKeys", Operator),
+        ("/jammi.v1.operator.OperatorService/RotateKey", Operator),
+        ("/jammi.v1.operator.OperatorService/RevokeKey", Operator),
+        ("/jammi.v1.operator.OperatorService/CreateUser", Operator),
+        ("/jammi.v1.operator.OperatorService/ListUsers", Operator),
+        ("/jammi.v1.operator.OperatorService/SetPassword", Operator),
+        ("/jammi.v1.operator.OperatorService/DropUser", Operator),
+        ("/jammi.v1.operator.OperatorService/ListSessions", Operator),
+        ("/jammi.v1.operator.OperatorService/EndSession", Operator),
+        ("/jammi.v1.operator.OperatorService/ListQueries", Operator),
+        ("/jammi.v1.operator.OperatorService/CancelQuery", Operator),
         ("/arrow.flight.protocol.FlightService/Handshake", Flight),
         ("/arrow.flight.protocol.FlightService/ListFlights", Flight),
         ("/arrow.flight.protocol.FlightService/GetFlightInfo", Flight),
@@ -191,6 +203,8 @@ pub fn statements(kind: StatementKind) -> &'static [&'static str] {
             "SELECT set_config('app.current_tenant_id', '', false)",
         ],
         StatementKind::ShowSetting => &["SHOW app.current_tenant_id"],
+        // About no table: see `operator`.
+        StatementKind::Kill => &["KILL QUERY 4711", "KILL CONNECTION 4711"],
     }
 }
 
@@ -219,6 +233,7 @@ fn table_access(kind: StatementKind) -> Access {
         | StatementKind::ShowFunctions
         | StatementKind::ShowSetting
         | StatementKind::Set
+        | StatementKind::Kill
         | StatementKind::Transaction => READS,
     }
 }

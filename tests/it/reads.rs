@@ -315,6 +315,8 @@ const OTHERS: &[&str] = &[
     "SELECT * FROM information_schema.views",
     "SELECT name, tenant_id, location, tenant_column FROM jammi.catalog.sources",
     "SELECT * FROM models",
+    "SELECT DISTINCT tenant, principal FROM jammi.server.queries",
+    "SELECT DISTINCT tenant, principal FROM jammi.server.sessions",
     "SELECT * FROM bobs.public.bobs",
     "SELECT * FROM bobs.public.other",
     "DESCRIBE bobs.public.bobs",
@@ -328,6 +330,7 @@ const OTHERS: &[&str] = &[
     "COPY in_text.public.in_text TO '/tmp/stolen.csv'",
     "CREATE EXTERNAL TABLE stolen STORED AS CSV LOCATION '/etc/passwd'",
     "SELECT * FROM '/etc/passwd'",
+    "SELECT method, statement, tables, scopes, rows, outcome FROM jammi.audit.events",
 ];
 
 #[tokio::test]

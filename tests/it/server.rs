@@ -239,6 +239,7 @@ async fn reflection_lists_the_services() {
     for name in [
         "jammi.v1.session.SessionService",
         "jammi.v1.catalog.CatalogService",
+        "jammi.v1.operator.OperatorService",
         "grpc.health.v1.Health",
     ] {
         assert!(names.contains(name), "{names:?}");

@@ -358,6 +358,8 @@ impl Model {
         // log is brought to the file every now and then.
         command.env("JAMMI_LANES__OPEN_MAX", "1");
         command.env("JAMMI_LOG__FILTER", "error");
+        // It writes when it comes to it, so that an operation would be another each time.
+        command.env("JAMMI_AUDIT__ENABLED", "false");
         self.disk
             .under(command.as_std_mut(), fault, step, &dir.join("count"));
         Process::try_start(&mut command).await

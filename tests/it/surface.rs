@@ -150,6 +150,17 @@ fn cases() -> impl Iterator<Item = (&'static str, Case)> {
         .copied()
 }
 
+#[test]
+fn kinds_of_writes_are_those_of_this_datafusion() {
+    const LOOKED_UP_IN: &str = "55.2.0";
+    assert_eq!(
+        datafusion::DATAFUSION_VERSION,
+        LOOKED_UP_IN,
+        "give each kind of `WriteOp` and `InsertOp` that is new a case in WRITES, then name this \
+         version"
+    );
+}
+
 #[tokio::test]
 async fn each_case_is_of_its_kind() {
     let context = SessionContext::new();

@@ -20,7 +20,7 @@ use tokio_rustls::client::TlsStream;
 use tonic::Code;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
-use crate::authentication::{call, words};
+use crate::authentication::{ANY_NUMBER, call, words};
 use crate::client::{ALICE, BOB, Client};
 use crate::harness::{TestServer, config, set_tenant};
 use crate::writes::refused;
@@ -124,7 +124,7 @@ impl Files {
         path
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
@@ -406,6 +406,7 @@ impl Mutual {
             config.tls = tls;
             config.auth.methods = vec![AuthenticationMethod::Mtls, AuthenticationMethod::ApiKey];
             config.auth.mtls.clients_file = Some(clients);
+            config.auth.failures_max = ANY_NUMBER;
         })
         .await;
         Mutual {

@@ -9,11 +9,11 @@
 //!
 //! Invariant: who is no user costs what a wrong password costs.
 
-mod attempts;
 mod hashing;
 mod token;
 mod users;
 
+use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,10 +23,11 @@ use hmac::{Hmac, Mac};
 use moka::sync::Cache;
 use sha2::Sha256;
 
-use self::attempts::Attempts;
 use self::hashing::Hasher;
 use self::token::Sealer;
 pub use self::users::{NewUser, User, Users};
+use super::attempts::{Failures, site};
+use super::credentials::{Shown, UserAndPassword};
 use super::{AuthenticationError, Credentials, TenantExtension};
 use crate::backend::Backend;
 use crate::config::PasswordConfig;
@@ -47,7 +48,9 @@ type Mark = [u8; 16];
 pub struct Passwords {
     users: Users,
     hasher: Arc<Hasher>,
-    attempts: Attempts,
+    /// By the network and the user that it names, under a hash.
+    failures: Failures<(Option<IpAddr>, u64)>,
+    hashing: RandomState,
     sealer: Sealer,
     /// The mark of the password that was right, by a keyed hash of user and password.
     remembered: Cache<[u8; 32], Mark>,
@@ -62,7 +65,8 @@ impl Passwords {
         Passwords {
             users: Users::new(backend, now_ms),
             hasher: Arc::default(),
-            attempts: Attempts::new(config.failures_max),
+            failures: Failures::new(config.failures_max, now_ms),
+            hashing: RandomState::new(),
             sealer: Sealer::new(),
             remembered: Cache::builder()
                 .max_capacity(REMEMBERED_MAX)
@@ -83,9 +87,8 @@ impl Passwords {
 
     async fn by_password(
         &self,
-        user: &str,
-        password: &str,
-        peer: Option<IpAddr>,
+        UserAndPassword { user, password }: &UserAndPassword,
+        credentials: &Credentials<'_>,
     ) -> Result<Principal, AuthenticationError> {
         let row = self.find(user).await?;
         let digest = self.digest(user, password);
@@ -96,20 +99,22 @@ impl Passwords {
             return Ok(row.principal.clone());
         }
         // Counted before the work, so that many at a time are not let by.
-        let attempt = self.attempts.begin(peer, user)?;
+        credentials.attempt()?;
+        let of_user = (site(credentials.peer()), self.hashing.hash_one(user));
+        self.failures.count(of_user)?;
         let hashed = row.as_ref().map(|row| row.hashed.clone());
         let is_right = match self.hasher.verify(password, hashed).await {
             Ok(is_right) => is_right,
             Err(error) => {
                 // Nothing was learnt of the password.
-                attempt.succeeded();
+                self.failures.take_back(&of_user);
                 return Err(error);
             }
         };
         match row.filter(|_| is_right) {
             None => Err(AuthenticationError::Refused),
             Some(row) => {
-                attempt.succeeded();
+                self.failures.take_back(&of_user);
                 self.remembered.insert(digest, row.mark());
                 Ok(row.principal.clone())
             }
@@ -142,19 +147,9 @@ impl TenantExtension for Passwords {
         &self,
         credentials: &Credentials<'_>,
     ) -> Result<Principal, AuthenticationError> {
-        if let Some(token) = credentials.bearer()? {
-            return match token::is_like_one(token) {
-                true => self.by_token(token).await,
-                // Of another kind.
-                false => Err(AuthenticationError::Absent),
-            };
-        }
-        match credentials.basic()? {
-            Some(basic) if users::is_password(&basic.password) => {
-                let peer = credentials.peer().map(|peer| peer.ip());
-                self.by_password(&basic.user, &basic.password, peer).await
-            }
-            _ => Err(AuthenticationError::Absent),
+        match credentials.shown(token::is_like_one, users::is_password)? {
+            Shown::Bearer(token) => self.by_token(token).await,
+            Shown::Basic(basic) => self.by_password(&basic, credentials).await,
         }
     }
 

@@ -5,6 +5,8 @@
 //! have the types that a server sends, so that output does not depend on where
 //! the engine is.
 
+use std::time::Duration;
+
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -15,8 +17,8 @@ use super::{Rows, TableRecord};
 use crate::catalog;
 use crate::config::JammiConfig;
 use crate::engine::{
-    Engine, NameDefaults, RegisterSource, SessionTransaction, TenantColumnChoice,
-    TransactionControl,
+    About, Engine, NameDefaults, RecordStream, Recorded, RegisterSource, SessionTransaction,
+    TenantColumnChoice, TransactionControl,
 };
 use crate::error::{Error, Result};
 use crate::server::catalog::{model_message, source_message};
@@ -26,7 +28,7 @@ use crate::server::proto::catalog::{
     Source, SourceFormat, Table,
 };
 use crate::server::tables;
-use crate::tenant::{Principal, Scope, SessionKey, TenantBinding, TenantId};
+use crate::tenant::{Scope, SessionKey, TenantBinding, TenantId};
 
 /// The engine in this process, and the tenant that statements are for.
 pub struct Embedded {
@@ -62,6 +64,7 @@ impl Embedded {
         // Its rows may be among what it wrote.
         drop(self.transaction.into_inner());
         self.engine.end_session(self.session).await;
+        self.engine.audit().settle(Duration::ZERO).await;
         self.engine.end_counting().await;
     }
 
@@ -84,29 +87,11 @@ impl Embedded {
     }
 
     pub(super) async fn query(&self, sql: &str) -> Outcome<Rows> {
-        let scope = self.scope().await?;
-        let within = self.transaction.lock().clone();
-        let within = within.as_ref();
-        let statement = self
-            .engine
-            .prepare_within(&scope, &self.names, sql, within)
-            .await?;
-        if let Some(assignment) = statement.assignment() {
-            let tenant = assignment.tenant(&[])?;
-            self.engine.tenants().require_good(tenant).await?;
-            self.rebind(tenant);
-            let answer = assignment.answer(tenant)?;
-            let schema = answer.schema();
-            return Ok(Rows::new(schema, answer.map_err(Failure::from).boxed()));
-        }
-        if let Some(control) = statement.control() {
-            self.control(control, within).await?;
-            return Ok(Rows::new(statement.schema(), stream::empty().boxed()));
-        }
-        let stream = self
-            .engine
-            .execute_within(&scope, &statement, &[], within)
-            .await?;
+        let scope = self.scope_of("sql").await?;
+        let record = self.engine.record("sql", &scope).await?;
+        record.statement(sql);
+        let answer = self.answer(&scope, &record, sql).await;
+        let stream = record.rows(answer).await?;
         let schema = wire::plain_schema(&stream.schema());
         let sent = SchemaRef::clone(&schema);
         let batches = stream
@@ -116,9 +101,41 @@ impl Embedded {
         Ok(Rows::new(schema, batches.boxed()))
     }
 
+    /// The rows of a statement, and whether it has written.
+    async fn answer(
+        &self,
+        scope: &Scope,
+        record: &Recorded,
+        sql: &str,
+    ) -> Result<(RecordStream, bool)> {
+        let within = self.transaction.lock().clone();
+        let within = within.as_ref();
+        let statement = self
+            .engine
+            .prepare_within(scope, &self.names, sql, within)
+            .await?;
+        record.planned(&statement);
+        if let Some(assignment) = statement.assignment() {
+            let tenant = assignment.tenant(&[])?;
+            self.engine.tenants().require_good(tenant).await?;
+            self.rebind(tenant);
+            return Ok((assignment.answer(tenant)?, false));
+        }
+        if let Some(control) = statement.control() {
+            self.control(scope, control, within).await?;
+            return Ok((RecordStream::empty(statement.schema()), false));
+        }
+        let rows = self
+            .engine
+            .execute_within(scope, &statement, &[], within)
+            .await?;
+        Ok((rows, !statement.kind().reads()))
+    }
+
     /// Does what a statement says of the transaction, in a server's words.
     async fn control(
         &self,
+        scope: &Scope,
         control: &TransactionControl,
         open: Option<&SessionTransaction>,
     ) -> Result<()> {
@@ -128,7 +145,7 @@ impl Embedded {
                     "no transaction is open in this session: send BEGIN first".into(),
                 ));
             }
-            let begun = self.engine.begin(&self.scope().await?);
+            let begun = self.engine.begin(scope);
             *self.transaction.lock() = Some(begun);
             return Ok(());
         };
@@ -151,7 +168,10 @@ impl Embedded {
     }
 
     pub(super) async fn tables(&self) -> Outcome<Vec<TableRecord>> {
-        let entries = self.engine.tables(&self.scope().await?).await?;
+        let scope = self.scope_of("tables").await?;
+        let work = self.engine.tables(&scope);
+        let about = About::Listing("tables");
+        let entries = self.engine.recorded("tables", &scope, about, work).await?;
         Ok(entries
             .into_iter()
             .map(|entry| TableRecord {
@@ -165,34 +185,62 @@ impl Embedded {
     }
 
     pub(super) async fn stored_tables(&self) -> Outcome<Vec<Table>> {
-        Ok(tables::list(&self.engine, &self.scope().await?).await?)
+        let scope = self.scope_of("stored_tables").await?;
+        let work = tables::list(&self.engine, &scope);
+        let done = self
+            .engine
+            .recorded("stored_tables", &scope, About::Listing("tables"), work);
+        Ok(done.await?)
     }
 
     pub(super) async fn stored_table(&self, name: &str) -> Outcome<Table> {
-        Ok(tables::describe(&self.engine, &self.scope().await?, name).await?)
+        let scope = self.scope_of("stored_table").await?;
+        let work = tables::describe(&self.engine, &scope, name);
+        let done = self
+            .engine
+            .recorded("stored_table", &scope, About::Table(name), work);
+        Ok(done.await?)
     }
 
     pub(super) async fn create_table(&self, request: CreateTableRequest) -> Outcome<Table> {
-        Ok(tables::create(&self.engine, &self.scope().await?, request).await?)
+        let name = request.name.clone();
+        let scope = self.scope_of("create_table").await?;
+        let work = tables::create(&self.engine, &scope, request);
+        let done = self
+            .engine
+            .recorded("create_table", &scope, About::Table(&name), work);
+        Ok(done.await?)
     }
 
     pub(super) async fn drop_table(&self, name: &str) -> Outcome {
-        Ok(self.engine.drop_table(&self.scope().await?, name).await?)
+        let scope = self.scope_of("drop_table").await?;
+        let work = self.engine.drop_table(&scope, name);
+        let done = self
+            .engine
+            .recorded("drop_table", &scope, About::Table(name), work);
+        Ok(done.await?)
     }
 
     pub(super) async fn sources(&self) -> Outcome<Vec<Source>> {
-        let scope = self.scope().await?;
-        let sources = self.engine.catalog().sources(&scope).await?;
-        let sources = sources.iter();
-        Ok(sources
+        let scope = self.scope_of("sources").await?;
+        let work = self.engine.catalog().sources(&scope);
+        let done = self
+            .engine
+            .recorded("sources", &scope, About::Listing("sources"), work);
+        Ok(done
+            .await?
+            .iter()
             .map(|source| source_message(&scope, source))
             .collect())
     }
 
     pub(super) async fn source(&self, name: &str) -> Outcome<Source> {
-        let scope = self.scope().await?;
-        let source = self.engine.catalog().source(&scope, name).await?;
-        Ok(source_message(&scope, &source))
+        let scope = self.scope_of("source").await?;
+        let work = self.engine.catalog().source(&scope, name);
+        let done = self
+            .engine
+            .recorded("source", &scope, About::Source(name), work);
+        Ok(source_message(&scope, &done.await?))
     }
 
     pub(super) async fn register_source(
@@ -209,8 +257,14 @@ impl Embedded {
                 Some(column) => TenantColumnChoice::Named(column),
             },
         };
-        let scope = self.scope().await?;
-        let registered = self.engine.register_source(&scope, request).await?;
+        let (scope, name) = (
+            self.scope_of("register_source").await?,
+            request.name.clone(),
+        );
+        let work = self.engine.register_source(&scope, request);
+        let about = About::Source(&name);
+        let done = self.engine.recorded("register_source", &scope, about, work);
+        let registered = done.await?;
         Ok(RegisterSourceResponse {
             source: Some(source_message(&scope, &registered.source)),
             notices: registered.notices,
@@ -218,27 +272,43 @@ impl Embedded {
     }
 
     pub(super) async fn refresh_source(&self, name: &str) -> Outcome<Source> {
-        let scope = self.scope().await?;
-        let source = self.engine.refresh_source(&scope, name).await?;
-        Ok(source_message(&scope, &source))
+        let scope = self.scope_of("refresh_source").await?;
+        let work = self.engine.refresh_source(&scope, name);
+        let done = self
+            .engine
+            .recorded("refresh_source", &scope, About::Source(name), work);
+        Ok(source_message(&scope, &done.await?))
     }
 
     pub(super) async fn drop_source(&self, name: &str) -> Outcome {
-        let scope = self.scope().await?;
-        Ok(self.engine.catalog().drop_source(&scope, name).await?)
+        let scope = self.scope_of("drop_source").await?;
+        let work = self.engine.catalog().drop_source(&scope, name);
+        let done = self
+            .engine
+            .recorded("drop_source", &scope, About::Source(name), work);
+        Ok(done.await?)
     }
 
     pub(super) async fn models(&self, name: Option<&str>) -> Outcome<Vec<Model>> {
-        let scope = self.scope().await?;
-        let models = self.engine.catalog().models(&scope, name).await?;
-        let models = models.into_iter();
-        Ok(models.map(|model| model_message(&scope, model)).collect())
+        let scope = self.scope_of("models").await?;
+        let work = self.engine.catalog().models(&scope, name);
+        let done = self
+            .engine
+            .recorded("models", &scope, About::Listing("models"), work);
+        Ok(done
+            .await?
+            .into_iter()
+            .map(|model| model_message(&scope, model))
+            .collect())
     }
 
     pub(super) async fn model(&self, name: &str, version: Option<&str>) -> Outcome<Model> {
-        let scope = self.scope().await?;
-        let model = self.engine.catalog().model(&scope, name, version).await?;
-        Ok(model_message(&scope, model))
+        let scope = self.scope_of("model").await?;
+        let work = self.engine.catalog().model(&scope, name, version);
+        let done = self
+            .engine
+            .recorded("model", &scope, About::Listing("models"), work);
+        Ok(model_message(&scope, done.await?))
     }
 
     pub(super) async fn register_model(&self, request: RegisterModelRequest) -> Outcome<Model> {
@@ -252,24 +322,25 @@ impl Embedded {
                 request.metadata
             },
         };
-        let scope = self.scope().await?;
-        let model = self.engine.catalog().register_model(&scope, model).await?;
-        Ok(model_message(&scope, model))
+        let scope = self.scope_of("register_model").await?;
+        let work = self.engine.catalog().register_model(&scope, model);
+        let about = About::Listing("models");
+        let done = self.engine.recorded("register_model", &scope, about, work);
+        Ok(model_message(&scope, done.await?))
     }
 
     pub(super) async fn drop_model(&self, name: &str, version: &str) -> Outcome {
-        let scope = self.scope().await?;
-        Ok(self
+        let scope = self.scope_of("drop_model").await?;
+        let work = self.engine.catalog().drop_model(&scope, name, version);
+        let done = self
             .engine
-            .catalog()
-            .drop_model(&scope, name, version)
-            .await?)
+            .recorded("drop_model", &scope, About::Listing("models"), work);
+        Ok(done.await?)
     }
 
-    async fn scope(&self) -> Result<Scope> {
-        let (tenants, bound) = (self.engine.tenants(), self.binding.get());
-        let scope = tenants.scope(Principal::trusted_network(), bound).await?;
-        Ok(scope.in_session(Some(self.session)))
+    async fn scope_of(&self, method: &str) -> Result<Scope> {
+        let tenant = self.binding.get();
+        self.engine.scope_of(method, tenant, self.session).await
     }
 }
 

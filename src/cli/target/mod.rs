@@ -1,12 +1,13 @@
 //! Where commands work: on the databases of a directory, or through a server.
 //!
-//! Both speak in the messages of `CatalogService` and in Arrow, so that a
-//! command is written once and prints the same for both.
+//! Both speak in the messages of `CatalogService` and `OperatorService` and in Arrow,
+//! so that a command is written once and prints the same for both.
 //!
 //! Architecture invariant: nothing above this module knows which of the two it
 //! talks to.
 
 mod embedded;
+mod operator;
 mod remote;
 mod tenants;
 mod url;
@@ -24,7 +25,8 @@ pub use self::embedded::Embedded;
 pub use self::remote::Remote;
 pub use self::url::ServerUrl;
 
-use super::failure::Outcome;
+use super::failure::{Failure, Outcome};
+use super::settings::Credential;
 use crate::config::JammiConfig;
 use crate::server::proto::catalog::{
     CreateTableRequest, Model, RegisterModelRequest, RegisterSourceRequest, RegisterSourceResponse,
@@ -91,6 +93,8 @@ macro_rules! each {
     };
 }
 
+use each;
+
 impl Target {
     /// Opens the directory that `config` names.
     pub async fn embedded(config: &JammiConfig, tenant: Option<TenantId>) -> Outcome<Self> {
@@ -98,15 +102,15 @@ impl Target {
         Ok(Target::Embedded(Box::new(target)))
     }
 
-    /// Connects to a server, in a session of its own, as the holder of `api_key` if
-    /// there is one; by `tls` where `url` says so.
+    /// Connects to a server, in a session of its own, by `credential` if there is one
+    /// and by `tls` where `url` says so.
     pub async fn remote(
         url: &ServerUrl,
         tenant: Option<TenantId>,
-        api_key: Option<&str>,
+        credential: Option<&Credential>,
         tls: ClientTlsConfig,
     ) -> Outcome<Self> {
-        let target = Remote::connect(url, tenant, api_key, tls).await?;
+        let target = Remote::connect(url, tenant, credential, tls).await?;
         Ok(Target::Remote(Box::new(target)))
     }
 
@@ -208,4 +212,13 @@ impl Target {
             Target::Remote(target) => target.close().await,
         }
     }
+}
+
+/// A message's field that a server always sets.
+fn present<T>(field: Option<T>, what: &str) -> Outcome<T> {
+    field.ok_or_else(|| unreadable(&format!("no {what} in it")))
+}
+
+fn unreadable(why: &str) -> Failure {
+    Failure::Engine(format!("the server's answer cannot be read: {why}"))
 }

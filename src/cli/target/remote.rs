@@ -1,5 +1,5 @@
 //! The target behind a server: `CatalogService` for what there is, Flight SQL
-//! for rows, and a session of its own for the tenant.
+//! for rows, `OperatorService` for what runs it, and a session of its own for the tenant.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -23,8 +23,8 @@ use tonic::{Request, Status};
 use uuid::Uuid;
 
 use super::super::failure::{Failure, Outcome, root_cause};
-use super::super::settings::API_KEY_VARIABLE;
-use super::{Rows, ServerUrl, TableRecord};
+use super::super::settings::Credential;
+use super::{Rows, ServerUrl, TableRecord, present, unreadable};
 use crate::engine::may_assign;
 use crate::server::proto::catalog::catalog_service_client::CatalogServiceClient;
 use crate::server::proto::catalog::{
@@ -33,6 +33,7 @@ use crate::server::proto::catalog::{
     ListTablesRequest, Model, RefreshSourceRequest, RegisterModelRequest, RegisterSourceRequest,
     RegisterSourceResponse, Source, Table,
 };
+use crate::server::proto::operator::operator_service_client::OperatorServiceClient;
 use crate::server::proto::session::session_service_client::SessionServiceClient;
 use crate::server::proto::session::{
     ClearTenantRequest, GetTenantRequest, SetTenantRequest, Tenant,
@@ -55,18 +56,19 @@ pub(super) type Wire = InterceptedService<Channel, Metadata>;
 pub struct Remote {
     sessions: SessionServiceClient<Wire>,
     catalog: CatalogServiceClient<Wire>,
+    operator: OperatorServiceClient<Wire>,
     flight: FlightServiceClient<Wire>,
     tenants: TenantServiceClient<Wire>,
     tenant: Mutex<Option<TenantId>>,
 }
 
 impl Remote {
-    /// Connects, in a new session that is bound to `tenant`, as the holder of
-    /// `api_key` if there is one; by `tls` where `url` says so.
+    /// Connects, in a new session that is bound to `tenant`, by `credential` if there
+    /// is one and by `tls` where `url` says so.
     pub async fn connect(
         url: &ServerUrl,
         tenant: Option<TenantId>,
-        api_key: Option<&str>,
+        credential: Option<&Credential>,
         tls: ClientTlsConfig,
     ) -> Outcome<Self> {
         let unreachable = |cause: String| {
@@ -89,14 +91,16 @@ impl Remote {
             .connect()
             .await
             .map_err(|error| unreachable(root_cause(&error)))?;
-        let wire = InterceptedService::new(channel, Metadata::new(Uuid::new_v4(), api_key)?);
+        let wire = InterceptedService::new(channel, Metadata::new(Uuid::new_v4(), credential)?);
         let mut remote = Remote {
             sessions: SessionServiceClient::new(wire.clone()),
             catalog: CatalogServiceClient::new(wire.clone())
                 .max_decoding_message_size(MESSAGE_BYTES_MAX),
-            flight: FlightServiceClient::new(wire.clone())
+            tenants: TenantServiceClient::new(wire.clone())
                 .max_decoding_message_size(MESSAGE_BYTES_MAX),
-            tenants: TenantServiceClient::new(wire).max_decoding_message_size(MESSAGE_BYTES_MAX),
+            operator: OperatorServiceClient::new(wire.clone())
+                .max_decoding_message_size(MESSAGE_BYTES_MAX),
+            flight: FlightServiceClient::new(wire).max_decoding_message_size(MESSAGE_BYTES_MAX),
             tenant: Mutex::default(),
         };
         if tenant.is_some() {
@@ -289,12 +293,17 @@ impl Remote {
         self.tenants.clone()
     }
 
+    /// As [`Remote::catalog`].
+    pub(super) fn operator(&self) -> OperatorServiceClient<Wire> {
+        self.operator.clone()
+    }
+
     fn flight_sql(&self) -> FlightSqlServiceClient<Wire> {
         FlightSqlServiceClient::new_from_inner(self.flight.clone())
     }
 }
 
-/// Puts the session's id on every call.
+/// Puts the session's id and the credential on every call.
 #[derive(Clone)]
 pub(super) struct Metadata {
     session: MetadataValue<Ascii>,
@@ -302,12 +311,9 @@ pub(super) struct Metadata {
 }
 
 impl Metadata {
-    fn new(session: Uuid, api_key: Option<&str>) -> Outcome<Self> {
+    fn new(session: Uuid, credential: Option<&Credential>) -> Outcome<Self> {
         let session = MetadataValue::try_from(session.to_string());
-        let authorization = api_key
-            .map(|key| MetadataValue::try_from(format!("Bearer {key}")))
-            .transpose()
-            .map_err(|_| Failure::Usage(format!("{API_KEY_VARIABLE} holds no API key")))?;
+        let authorization = credential.map(Credential::authorization).transpose()?;
         Ok(Metadata {
             session: session.expect("a UUID's text is ASCII"),
             authorization,
@@ -401,13 +407,4 @@ fn table_records(batch: &RecordBatch) -> Outcome<Vec<TableRecord>> {
             })
         })
         .collect()
-}
-
-/// A message's field that a server always sets.
-pub(super) fn present<T>(field: Option<T>, what: &str) -> Outcome<T> {
-    field.ok_or_else(|| unreadable(&format!("no {what} in it")))
-}
-
-fn unreadable(why: &str) -> Failure {
-    Failure::Engine(format!("the server's answer cannot be read: {why}"))
 }

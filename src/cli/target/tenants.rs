@@ -7,8 +7,7 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 
 use super::super::failure::{Failure, Outcome};
-use super::remote::present;
-use super::{Embedded, Remote, Target};
+use super::{Embedded, Remote, Target, each, present};
 use crate::error::Error;
 use crate::server::proto::tenants::{
     CreateTenantRequest, DescribeTenantRequest, DescribeTenantResponse, EraseTenantRequest,
@@ -22,16 +21,6 @@ use crate::tenant::{Principal, TenantId};
 
 /// The bytes of an archive, as they come.
 pub type Chunks = BoxStream<'static, Outcome<Bytes>>;
-
-/// Passes a call on to whichever target there is.
-macro_rules! each {
-    ($self:ident . $method:ident ( $($argument:expr),* )) => {
-        match $self {
-            Target::Embedded(target) => target.$method($($argument),*).await,
-            Target::Remote(target) => target.$method($($argument),*).await,
-        }
-    };
-}
 
 impl Target {
     /// Registers a tenant.

@@ -374,7 +374,7 @@ async fn create_filled(
         .await;
     match (within, made) {
         (Some(_), made) => made,
-        (None, Ok(())) => transaction.commit().await,
+        (None, Ok(())) => engine.commit(transaction).await,
         (None, Err(error)) => {
             transaction.rollback().await?;
             Err(error)
@@ -431,6 +431,13 @@ async fn in_lane<T: Send + 'static>(
             transaction.defines();
             transaction.own().write(work).await?
         }
-        None => engine.backend().write(scope.writable(), work).await?,
+        None => {
+            let own = engine.clone();
+            let work = move |lane: &Transaction<'_>| {
+                own.commits().map_err(BackendError::refused)?;
+                work(lane)
+            };
+            engine.backend().write(scope.writable(), work).await?
+        }
     })
 }

@@ -11,7 +11,7 @@ use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use futures::StreamExt;
 
 use super::{Effect, MERGE_DELETE, MERGE_INSERT, MERGE_UPDATE, RowChecks, Rows, Write, Written};
-use crate::backend::{Backend, BackendError, Transaction};
+use crate::backend::{BackendError, Transaction};
 use crate::catalog::{Relation, TableDefinition};
 use crate::engine::fault::execution;
 use crate::engine::transaction::SessionTransaction;
@@ -104,7 +104,7 @@ pub(in crate::engine) async fn run(
     let transaction = SessionTransaction::new(backend, query.scope);
     match change(query, write, checks, &transaction).await {
         Ok(written) => {
-            transaction.commit().await?;
+            query.engine.commit(&transaction).await?;
             Ok(written)
         }
         Err(error) => {
@@ -290,7 +290,7 @@ fn filtered(batch: &RecordBatch, keep: &BooleanArray) -> Result<RecordBatch> {
 
 /// Adds rows to a table as they come, in bounded memory: all of them or none.
 pub(in crate::engine) struct Ingest {
-    backend: Backend,
+    engine: Engine,
     scope: Scope,
     write: Arc<Write>,
     checks: Arc<RowChecks>,
@@ -328,7 +328,7 @@ impl Ingest {
         write.definition()?;
         let pool = &engine.0.planner.runtime().memory_pool;
         Ok(Ingest {
-            backend: engine.backend().clone(),
+            engine: engine.clone(),
             scope: scope.clone(),
             write: Arc::clone(write),
             checks: Arc::clone(checks),
@@ -359,7 +359,7 @@ impl Ingest {
         let transaction = match &self.open {
             Some(transaction) => transaction.clone(),
             None => {
-                let transaction = SessionTransaction::new(&self.backend, &self.scope);
+                let transaction = SessionTransaction::new(self.engine.backend(), &self.scope);
                 self.open = Some(transaction.clone());
                 transaction
             }
@@ -422,7 +422,12 @@ impl Ingest {
         if self.open.is_none() {
             let lane = self.scope.writable();
             let work = self.part();
-            let part = self.backend.write(lane, work).await?;
+            let engine = self.engine.clone();
+            let work = move |lane: &Transaction<'_>| {
+                engine.commits().map_err(BackendError::refused)?;
+                work(lane)
+            };
+            let part = self.engine.backend().write(lane, work).await?;
             self.take(part)?;
             return Ok(self.written);
         }
@@ -434,7 +439,7 @@ impl Ingest {
             if self.is_callers {
                 transaction.end_statement().await?;
             } else {
-                transaction.commit().await?;
+                self.engine.commit(&transaction).await?;
             }
         }
         Ok(self.written)

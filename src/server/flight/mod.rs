@@ -53,8 +53,10 @@ use prost::Message;
 use tonic::{Code, Status, Streaming};
 
 use crate::config::JammiConfig;
-use crate::engine::Engine;
+use crate::engine::{Engine, Statement};
 use crate::error::{Error, Result};
+use crate::server::operations::Operations;
+use crate::server::running::{Messages, Run, Runs, Sent};
 use crate::server::session::Bindings;
 use crate::server::tenant::{Admitted, SessionKeys};
 use crate::tenant::{Scope, SessionId};
@@ -62,12 +64,11 @@ use crate::tenant::{Scope, SessionId};
 pub use session_options::SessionNames;
 pub use transactions::Transactions;
 
-use cancel::Runs;
 use encode::FlightStream;
 use metadata::{MetadataCommand, ServerInfo};
 use polled::Polled;
 use prepared::BoundParameters;
-use ticket::{Holder, Sealer};
+use ticket::{Content, Holder, Sealer};
 use transactions::Party;
 
 /// The share of a message that a handle may take, so that what carries it
@@ -81,7 +82,7 @@ const BOUND_MESSAGES_MAX: u64 = 4;
 const UNUSED_TICKETS_MAX: u64 = 100_000;
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-type MessageStream = Answers<FlightData>;
+type MessageStream = Messages<FlightData>;
 
 /// The Flight SQL service of one engine.
 pub struct FlightServer {
@@ -94,7 +95,7 @@ pub struct FlightServer {
     keys: SessionKeys,
     /// The tickets of statements that write, until they are used.
     unused_tickets: Cache<u64, ()>,
-    runs: Runs,
+    operations: Arc<Operations>,
     polled: Polled,
     server_info: ServerInfo,
     handle_ttl: Duration,
@@ -104,16 +105,12 @@ pub struct FlightServer {
 }
 
 impl FlightServer {
-    /// A service over `engine` whose sessions keep their name defaults in `names` and
-    /// their transactions in `transactions`, are bound by `bindings`, and have their
-    /// keys of `keys`. Handles are sealed with a new key, and those of an earlier
+    /// A service whose sessions are bound by `bindings`, and are and run what
+    /// `operations` knows. Handles are sealed with a new key, and those of an earlier
     /// server refused.
     pub fn new(
-        engine: Engine,
-        names: Arc<SessionNames>,
         bindings: Bindings,
-        transactions: Transactions,
-        keys: SessionKeys,
+        operations: Arc<Operations>,
         config: &JammiConfig,
     ) -> Result<Self> {
         let message_bytes_max = config.server.message_bytes_max;
@@ -121,19 +118,19 @@ impl FlightServer {
         let handle_ttl = Duration::from_secs(config.server.handle_ttl_secs);
         let bound_bytes_max = BOUND_MESSAGES_MAX.saturating_mul(message_bytes_max as u64);
         Ok(FlightServer {
-            engine,
-            names,
+            engine: operations.engine.clone(),
+            names: Arc::clone(&operations.names),
             bindings,
             sealer: Sealer::new(handle_bytes_max),
             bound_parameters: BoundParameters::new(bound_bytes_max, handle_ttl),
-            transactions,
-            keys,
+            transactions: operations.transactions.clone(),
+            keys: operations.keys.clone(),
             unused_tickets: Cache::builder()
                 .max_capacity(UNUSED_TICKETS_MAX)
                 .eviction_policy(EvictionPolicy::lru())
                 .time_to_live(handle_ttl)
                 .build(),
-            runs: Runs::new(handle_ttl),
+            operations,
             polled: Polled::new(
                 config.server.polled_queries_max,
                 Duration::from_millis(config.server.poll_timeout_ms),
@@ -159,11 +156,26 @@ impl FlightServer {
     fn note_temporary(&self, caller: &Caller, made: bool) {
         let admitted = &caller.admitted;
         if made
-            && let (Some(session), Some(connection)) =
-                (admitted.session_key(), admitted.connection())
+            && let (Some(session), Some(connection)) = (admitted.session(), admitted.connection())
         {
-            self.keys.made(session, connection);
+            self.keys.made(admitted.principal(), session, connection);
         }
+    }
+
+    /// The statements that run.
+    fn runs(&self) -> &Runs {
+        &self.operations.runs
+    }
+
+    /// Starts the statement of `content`, for the ticket of this number if it is for
+    /// one.
+    fn begin(&self, caller: &Caller, content: &Content, serial: Option<u64>) -> Result<Run> {
+        let sent = match &content.plan {
+            None => Sent::Sql(&content.sql),
+            Some(_) => Sent::Plan,
+        };
+        self.runs()
+            .start(&caller.admitted, &caller.scope, sent, serial)
     }
 
     /// Ends the caller's session, unless it goes on by another connection.
@@ -259,6 +271,7 @@ impl FlightServer {
             }
             other => {
                 let command = MetadataCommand::parse(other)?;
+                let entry = admitted.entry().cloned();
                 let batch = match command {
                     MetadataCommand::Server(command) => self.server_info.answer(command)?,
                     MetadataCommand::Catalog(command) => {
@@ -267,6 +280,9 @@ impl FlightServer {
                     }
                 };
                 let schema = batch.schema();
+                if let Some(entry) = entry {
+                    entry.add_rows(batch.num_rows() as u64);
+                }
                 Ok(self.messages(stream::iter([Ok(batch)]), &schema, schema.clone()))
             }
         }
@@ -296,6 +312,7 @@ impl FlightServer {
             ));
         };
         let command = command(&descriptor.cmd)?;
+        let entry = admitted.entry().cloned();
         let rest = messages.map(|message| message.map_err(broken_off));
         let messages = stream::iter([Ok(first)]).chain(rest);
         let written = match command {
@@ -312,7 +329,7 @@ impl FlightServer {
                 let caller = Caller::admit(admitted)?;
                 let id = command.transaction_id.as_ref();
                 let content = self.content_of_plan(&caller, command.plan, id)?;
-                self.update_once(&caller, &content).await?
+                self.update_of(&caller, &content).await?
             }
             Command::CommandPreparedStatementUpdate(command) => {
                 let caller = Caller::admit_text(admitted);
@@ -324,6 +341,9 @@ impl FlightServer {
             }
             other => return Err(unserved(&other)),
         };
+        if let Some(entry) = entry {
+            entry.add_rows(written.record_count.unsigned_abs());
+        }
         Ok(written.encode_to_vec().into())
     }
 }
@@ -354,6 +374,25 @@ impl Caller {
             admitted,
             scope,
             now_ms: now_ms(),
+        }
+    }
+
+    /// Has the audit record say what the statement is.
+    fn note(&self, content: &Content) {
+        match (self.admitted.entry(), &content.plan) {
+            (Some(entry), None) => entry.statement(&content.sql),
+            (Some(entry), Some(_)) => entry.is("a plan of Substrait".to_owned()),
+            (None, _) => {}
+        }
+    }
+
+    /// Has the audit record say that the statement is done, whatever becomes of its
+    /// answer.
+    fn note_written(&self, statement: &Statement) {
+        if let Some(entry) = self.admitted.entry()
+            && !statement.kind().reads()
+        {
+            entry.note_written();
         }
     }
 

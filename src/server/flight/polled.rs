@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use arrow_flight::sql::{Command, TicketStatementQuery};
 use arrow_flight::{FlightDescriptor, FlightInfo, PollInfo};
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use metrics::gauge;
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -30,7 +30,7 @@ use crate::server::tenant::Admitted;
 use crate::tenant::Scope;
 
 use super::encode::FlightStream;
-use super::statement::{bound, timestamp};
+use super::statement::{bound, counted, timestamp};
 use super::ticket::{Content, Kind};
 use super::transactions::Party;
 use super::{Caller, FlightServer, MessageStream, command, wire};
@@ -90,13 +90,15 @@ impl Polled {
         }))
     }
 
-    /// Begins `work`, which ends with the first rows and whether they are all.
+    /// Begins `work`, which ends with the first rows and whether they are all. It is
+    /// forgotten when it is `ended`.
     /// `false`: the tenant has as many queries as it may.
     fn begin(
         &self,
         serial: u64,
         (scope, party): (Scope, Party),
         info: FlightInfo,
+        ended: impl Future<Output = ()> + Send + 'static,
         work: impl Future<Output = Result<(MessageStream, bool)>> + Send + 'static,
     ) -> bool {
         let mut queries = self.0.queries.lock();
@@ -109,13 +111,15 @@ impl Polled {
         let rows = Arc::default();
         let (staged, stage) = watch::channel(Stage::Running);
         let (ends, ending) = watch::channel(Some(self.0.later()));
-        let task = run(
-            work,
-            Arc::clone(&rows),
-            staged,
-            ending,
-            Ended(Arc::downgrade(&self.0), serial),
-        );
+        let run = run(work, Arc::clone(&rows), staged, ending);
+        let forgotten = Ended(Arc::downgrade(&self.0), serial);
+        let task = async move {
+            let _forgotten = forgotten;
+            tokio::select! {
+                () = run => {}
+                () = ended => {}
+            }
+        };
         let query = Query {
             scope,
             party,
@@ -271,7 +275,6 @@ async fn run(
     rows: Arc<Mutex<Option<Result<MessageStream>>>>,
     staged: watch::Sender<Stage>,
     mut ends: watch::Receiver<Option<Instant>>,
-    _ended: Ended,
 ) {
     let done = tokio::select! {
         done = work => done,
@@ -336,6 +339,7 @@ impl FlightServer {
         let opened = self
             .sealer
             .open(&caller.holder(), Kind::Ticket, caller.now_ms, handle)?;
+        caller.note(&opened.content);
         // Often enough that the answer's time is not up before the next call.
         let patience = self.polled.0.timeout / 2;
         self.polled_info(caller, opened.content.serial, patience)
@@ -349,7 +353,7 @@ impl FlightServer {
         patience: Duration,
     ) -> Result<PollInfo> {
         let Some((stage, info)) = self.polled.ask(serial, patience).await else {
-            self.runs.check(serial)?;
+            self.runs().check(serial)?;
             return Err(Error::FailedPrecondition(
                 "the query has ended, since nobody asked after it for longer than \
                  server.poll_timeout_ms, or its session was closed: send it again"
@@ -392,9 +396,11 @@ impl FlightServer {
         }
         let statement = self.prepare_within(caller, &content, None).await?;
         let values = bound(&statement, &content)?;
-        let mut run = self.runs.start(content.serial)?;
-        let (engine, scope) = (self.engine.clone(), caller.scope.clone());
+        let mut run = self.begin(caller, &content, Some(content.serial))?;
+        let progress = Arc::clone(run.progress());
+        let (engine, scope) = (self.engine.following(&progress), caller.scope.clone());
         let message_bytes_max = self.message_bytes_max;
+        let ended = run.ended();
         let work = async move {
             let first_rows = async {
                 let mut rows = engine.execute(&scope, &statement, &values).await?;
@@ -403,15 +409,16 @@ impl FlightServer {
                 let first = rows.try_next().await?;
                 let is_whole = rows.is_whole();
                 let rows = stream::iter(first.map(Ok)).chain(rows);
+                let rows = counted(rows, &progress);
                 let messages = FlightStream::new(rows, &actual, sent, message_bytes_max);
                 Ok((Box::pin(messages) as MessageStream, is_whole))
             };
-            let (messages, is_whole) = run.until_cancelled(first_rows).await?;
+            let (messages, is_whole) = run.until_ended(first_rows.boxed()).await?;
             Ok((run.stream(messages), is_whole))
         };
         let serial = content.serial;
         let whose = (caller.scope.clone(), caller.party());
-        let begun = self.polled.begin(serial, whose, info.clone(), work);
+        let begun = self.polled.begin(serial, whose, info.clone(), ended, work);
         Ok(begun.then_some(serial))
     }
 }

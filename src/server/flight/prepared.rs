@@ -5,6 +5,7 @@
 //! from [`BoundParameters`], a cache of bounded size: what it forgets has to be
 //! bound again. Closing a statement has nothing to free but that.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use arrow_flight::sql::{
 };
 use arrow_flight::{FlightData, FlightDescriptor, FlightInfo};
 use bytes::Bytes;
-use futures::Stream;
+use futures::{FutureExt, Stream};
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
@@ -116,6 +117,7 @@ impl FlightServer {
             .sealer
             .open(&caller.holder(), Kind::Prepared, caller.now_ms, &handle)?;
         let mut content = opened.content;
+        caller.note(&content);
         self.succeed(caller, &mut content)?;
         let row = parameters::read_row(messages, self.handle_bytes_max).await?;
         content.parameters = match &row {
@@ -164,6 +166,8 @@ impl FlightServer {
         command: CommandPreparedStatementQuery,
     ) -> Result<MessageStream> {
         let content = self.open_prepared(caller, &command.prepared_statement_handle)?;
+        let mut run = self.begin(caller, &content, None)?;
+        let progress = Arc::clone(run.progress());
         let reads = |statement: &Statement| match statement.kind().reads() {
             true => Ok(()),
             false => Err(Error::FailedPrecondition(
@@ -171,7 +175,9 @@ impl FlightServer {
                     .into(),
             )),
         };
-        self.run(caller, &content, reads).await
+        let running = self.run(caller, &content, &progress, reads);
+        let messages = run.until_ended(running.boxed()).await?;
+        Ok(run.stream(messages))
     }
 
     /// Forgets what is kept for a handle. A handle that has expired or whose
@@ -194,6 +200,7 @@ impl FlightServer {
             .sealer
             .open(&caller.holder(), Kind::Prepared, caller.now_ms, handle)?;
         let mut content = opened.content;
+        caller.note(&content);
         if content.parameters.is_none() {
             content.parameters = self.bound_parameters.rows.get(&opened.id);
         }

@@ -76,6 +76,19 @@ impl SessionNames {
         self.apply(admitted.principal(), session, request, now_ms)
     }
 
+    /// The sessions that have names of their own, but for idle ones.
+    pub(in crate::server) fn owners(&self, now_ms: u64) -> Vec<(Principal, SessionId)> {
+        let entries = self.sessions.iter();
+        let live = entries.filter(|entry| !self.is_idle(entry.value(), now_ms));
+        live.map(|entry| entry.key().clone()).collect()
+    }
+
+    /// Forgets the names of a session.
+    pub(in crate::server) fn forget(&self, principal: &str, session: &SessionId) {
+        self.sessions
+            .retain(|(owner, own), _| owner.name() != principal || own != session);
+    }
+
     fn of(&self, principal: &Principal, session: &SessionId, now_ms: u64) -> Arc<NameDefaults> {
         // Most servers have no session with names of its own.
         if self.sessions.is_empty() {

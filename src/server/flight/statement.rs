@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::ipc::writer::IpcWriteOptions;
 use arrow_flight::sql::{
@@ -9,11 +10,11 @@ use arrow_flight::sql::{
 };
 use arrow_flight::{FlightDescriptor, FlightEndpoint, FlightInfo, IpcMessage, SchemaAsIpc, Ticket};
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
 use prost::Message;
 use prost_types::Timestamp;
 
-use crate::engine::{RecordStream, SessionTransaction, Statement};
+use crate::engine::{Engine, Progress, RecordStream, SessionTransaction, Statement, affected_by};
 use crate::error::{Error, Result};
 
 use super::ticket::{Content, Kind};
@@ -38,17 +39,23 @@ impl FlightServer {
         sql: String,
         id: Option<&Bytes>,
     ) -> Result<Content> {
+        let content = Content {
+            sql,
+            ..Content::default()
+        };
+        self.content_in(caller, content, id)
+    }
+
+    /// `content` as the caller's session reads it, in the transaction that `id` names.
+    fn content_in(&self, caller: &Caller, content: Content, id: Option<&Bytes>) -> Result<Content> {
+        caller.note(&content);
         let transaction = self.named_transaction(caller, id)?;
         let names = self.names.get(&caller.admitted, caller.now_ms);
         Ok(Content {
-            sql,
             catalog: names.catalog.clone(),
             schema: names.schema.clone(),
-            parameters: None,
-            serial: 0,
             transaction,
-            writes: false,
-            plan: None,
+            ..content
         })
     }
 
@@ -59,10 +66,11 @@ impl FlightServer {
         plan: Option<SubstraitPlan>,
         id: Option<&Bytes>,
     ) -> Result<Content> {
-        Ok(Content {
+        let content = Content {
             plan: Some(plan.unwrap_or_default()),
-            ..self.content(caller, String::new(), id)?
-        })
+            ..Content::default()
+        };
+        self.content_in(caller, content, id)
     }
 
     /// The plan of `content` as its transaction sees what there is.
@@ -97,6 +105,9 @@ impl FlightServer {
                     .await
             }
         }?;
+        if let Some(entry) = caller.admitted.entry() {
+            entry.reads(statement.tables(), statement.scope());
+        }
         if statement.assignment().is_some() {
             caller.admitted.require_session()?;
         }
@@ -157,10 +168,12 @@ impl FlightServer {
             .sealer
             .open(&caller.holder(), Kind::Ticket, caller.now_ms, handle)?;
         let content = opened.content;
+        caller.note(&content);
         if let Some(messages) = self.polled.fetch(content.serial, &caller.scope).await {
-            return messages;
+            return messages.map(|messages| recorded(caller, messages));
         }
-        let mut run = self.runs.start(content.serial)?;
+        let mut run = self.begin(caller, &content, Some(content.serial))?;
+        let progress = Arc::clone(run.progress());
         let once = |statement: &Statement| {
             if statement.kind().reads() {
                 return Ok(());
@@ -168,32 +181,47 @@ impl FlightServer {
             if self.unused_tickets.remove(&content.serial).is_some() {
                 return Ok(());
             }
-            self.runs.check(content.serial)?;
+            self.runs().check(content.serial)?;
             Err(Error::FailedPrecondition(
                 "the ticket was used before, and what writes runs once: ask for another with \
                  GetFlightInfo"
                     .into(),
             ))
         };
-        let running = self.run(caller, &content, once);
-        let messages = run.until_cancelled(running).await?;
+        let running = self.run(caller, &content, &progress, once);
+        let messages = run.until_ended(running.boxed()).await?;
         Ok(run.stream(messages))
     }
 
-    /// Runs `content`, if `admit` lets its statement pass.
+    /// Runs `content`, if `admit` lets its statement pass, and notes in `progress` how
+    /// far it is.
     pub(super) async fn run(
         &self,
         caller: &Caller,
         content: &Content,
+        progress: &Arc<Progress>,
         admit: impl FnOnce(&Statement) -> Result<()> + Send,
     ) -> Result<MessageStream> {
         let Answer {
             statement,
             rows,
             open,
-        } = self.answer(caller, content, admit).await?;
+        } = self
+            .answer(&self.engine.following(progress), caller, content, admit)
+            .await?;
         let actual = rows.schema();
         let sent = wire::announced_schema(&statement.schema(), &actual);
+        let rows = counted(rows, progress);
+        let entry = caller.admitted.entry().cloned();
+        let has_written = !statement.kind().reads();
+        let rows = rows.inspect_ok(move |batch| {
+            if let Some(entry) = &entry {
+                entry.add_rows(match has_written {
+                    true => affected_by(batch),
+                    false => batch.num_rows() as u64,
+                });
+            }
+        });
         let Some(open) = open else {
             return Ok(self.messages(rows, &actual, sent));
         };
@@ -204,15 +232,18 @@ impl FlightServer {
     }
 
     /// The rows that `content` answers with. What writes has written when this
-    /// returns.
+    /// returns. `engine` is the one that follows the statement.
     pub(super) async fn answer(
         &self,
+        engine: &Engine,
         caller: &Caller,
         content: &Content,
         admit: impl FnOnce(&Statement) -> Result<()> + Send,
     ) -> Result<Answer> {
         if let Some(statement) = self.control_of(caller, content).await? {
             admit(&statement)?;
+            // What it does is not undone.
+            engine.commits()?;
             let rows = self.control(caller, content, &statement).await?;
             return Ok(Answer {
                 statement,
@@ -224,10 +255,8 @@ impl FlightServer {
             let statement = self.prepare_within(caller, content, None).await?;
             let values = bound(&statement, content)?;
             admit(&statement)?;
-            let rows = self
-                .engine
-                .execute(&caller.scope, &statement, &values)
-                .await?;
+            let rows = engine.execute(&caller.scope, &statement, &values).await?;
+            caller.note_written(&statement);
             self.note_temporary(caller, statement.makes_temporary());
             return Ok(Answer {
                 statement,
@@ -245,12 +274,12 @@ impl FlightServer {
         if !statement.kind().reads() {
             running.writes();
         }
-        let rows = self
-            .engine
+        let rows = engine
             .execute_within(&caller.scope, &statement, &values, Some(&transaction))
             .await;
         running.finish();
         let rows = rows?;
+        caller.note_written(&statement);
         self.note_temporary(caller, statement.makes_temporary());
         Ok(Answer {
             statement,
@@ -267,6 +296,34 @@ pub(super) struct Answer {
     pub rows: RecordStream,
     /// The transaction that they are read in.
     open: Option<Arc<Open>>,
+}
+
+/// `rows`, whose number is noted in `progress`.
+pub(super) fn counted<S>(
+    rows: S,
+    progress: &Arc<Progress>,
+) -> impl Stream<Item = Result<RecordBatch>> + Send + Unpin + use<S>
+where
+    S: Stream<Item = Result<RecordBatch>> + Send + Unpin,
+{
+    let progress = Arc::clone(progress);
+    rows.inspect_ok(move |batch| progress.add_rows(batch.num_rows()))
+}
+
+/// `messages` with their rows counted in the caller's audit record.
+fn recorded(caller: &Caller, messages: MessageStream) -> MessageStream {
+    let Some(entry) = caller.admitted.entry().cloned() else {
+        return messages;
+    };
+    Box::pin(messages.inspect_ok(move |message| {
+        let header = arrow::ipc::root_as_message(&message.data_header);
+        let batch = header
+            .ok()
+            .and_then(|header| header.header_as_record_batch());
+        if let Some(batch) = batch {
+            entry.add_rows(batch.length().unsigned_abs());
+        }
+    }))
 }
 
 /// The values of `content`'s parameters in the types that `statement` takes.

@@ -10,6 +10,7 @@ use arrow_flight::sql::{
     ActionEndSavepointRequest, ActionEndTransactionRequest, EndTransaction,
 };
 use bytes::Bytes;
+use futures::FutureExt;
 
 use crate::engine::{RecordStream, Statement, TransactionControl, first_word, may_assign};
 use crate::error::{Error, Result};
@@ -195,8 +196,20 @@ impl FlightServer {
     }
 
     /// The plan of `content`, also where the transaction that it is about has
-    /// ended.
+    /// ended. It is among the statements that run for as long as it is planned.
     pub(super) async fn prepare_or_control(
+        &self,
+        caller: &Caller,
+        content: &Content,
+    ) -> Result<Arc<Statement>> {
+        let mut run = self.begin(caller, content, None)?;
+        let planning = self.plan_or_control(caller, content);
+        run.until_ended(planning.boxed()).await
+    }
+
+    /// As [`FlightServer::prepare_or_control`], of a statement that is among those that
+    /// run.
+    pub(super) async fn plan_or_control(
         &self,
         caller: &Caller,
         content: &Content,
@@ -207,7 +220,8 @@ impl FlightServer {
         }
     }
 
-    /// The statement, if it is about the session's transaction or its binding.
+    /// The statement, if it is about the session's transaction or its binding, or ends
+    /// what runs.
     pub(super) async fn control_of(
         &self,
         caller: &Caller,
@@ -217,12 +231,15 @@ impl FlightServer {
             return Ok(None);
         }
         let statement = self.prepare_within(caller, content, None).await;
-        Ok(statement
-            .ok()
-            .filter(|statement| statement.control().is_some() || statement.assignment().is_some()))
+        Ok(statement.ok().filter(|statement| {
+            statement.control().is_some()
+                || statement.assignment().is_some()
+                || statement.kill().is_some()
+        }))
     }
 
-    /// Does what a statement says of the session's transaction or of its binding.
+    /// Does what a statement says of the session's transaction or of its binding, or of
+    /// what is to be ended.
     pub(super) async fn control(
         &self,
         caller: &Caller,
@@ -234,6 +251,10 @@ impl FlightServer {
             return self.assign(caller, assignment, &values).await;
         }
         let done = RecordStream::empty(statement.schema());
+        if let Some(kill) = statement.kill() {
+            self.operations.kill(&caller.scope, kill).await?;
+            return Ok(done);
+        }
         let Some(control) = statement.control() else {
             return Ok(done);
         };
@@ -314,10 +335,10 @@ fn require_session(caller: &Caller) -> Result<()> {
     }
 }
 
-/// Whether a text may be about a transaction: what is not is planned once, in its
+/// Whether a text may be about a transaction, or end what runs: what is not is planned once, in its
 /// transaction.
 fn may_control(sql: &str) -> bool {
-    const WORDS: [&str; 7] = [
+    const WORDS: [&str; 8] = [
         "BEGIN",
         "START",
         "COMMIT",
@@ -325,6 +346,7 @@ fn may_control(sql: &str) -> bool {
         "ROLLBACK",
         "SAVEPOINT",
         "RELEASE",
+        "KILL",
     ];
     let text = first_word(sql);
     // A comment may hide the first word.

@@ -6,12 +6,14 @@ use arrow_flight::sql::{
     CommandPreparedStatementUpdate, CommandStatementIngest, CommandStatementUpdate,
     DoPutUpdateResult, TableExistsOption, TableNotExistOption,
 };
-use futures::{Stream, TryStreamExt};
+use futures::{FutureExt, Stream, TryStreamExt};
 
 use crate::engine::{
-    IfExists, IfMissing, IngestTarget, MUTABLE_CATALOG, PUBLIC_SCHEMA, Statement, Texts, affected,
+    About, Engine, IfExists, IfMissing, IngestTarget, MUTABLE_CATALOG, PUBLIC_SCHEMA, Statement,
+    Texts, affected,
 };
 use crate::error::{Error, Result};
+use crate::server::running::Sent;
 
 use super::rows::Put;
 use super::ticket::Content;
@@ -25,7 +27,19 @@ impl FlightServer {
         command: CommandStatementUpdate,
     ) -> Result<DoPutUpdateResult> {
         let content = self.content(caller, command.query, command.transaction_id.as_ref())?;
-        self.update_once(caller, &content).await
+        self.update_of(caller, &content).await
+    }
+
+    /// Runs what `content` says, which writes.
+    pub(super) async fn update_of(
+        &self,
+        caller: &Caller,
+        content: &Content,
+    ) -> Result<DoPutUpdateResult> {
+        let mut run = self.begin(caller, content, None)?;
+        let engine = self.engine.following(run.progress());
+        let work = self.update_once(&engine, caller, content);
+        run.until_ended(work.boxed()).await
     }
 
     /// Runs a prepared statement that writes, for each row of `messages`.
@@ -39,11 +53,28 @@ impl FlightServer {
         S: Stream<Item = Result<FlightData>> + Send + 'static,
     {
         let content = self.open_prepared(caller, &command.prepared_statement_handle)?;
-        let statement = self.prepare_or_control(caller, &content).await?;
+        let mut run = self.begin(caller, &content, None)?;
+        let engine = self.engine.following(run.progress());
+        let work = self.update_rows(&engine, caller, content, messages);
+        run.until_ended(work.boxed()).await
+    }
+
+    /// Runs the prepared statement of `content` for each row of `messages`.
+    async fn update_rows<S>(
+        &self,
+        engine: &Engine,
+        caller: &Caller,
+        content: Content,
+        messages: S,
+    ) -> Result<DoPutUpdateResult>
+    where
+        S: Stream<Item = Result<FlightData>> + Send + 'static,
+    {
+        let statement = self.plan_or_control(caller, &content).await?;
         refuse_query(&statement)?;
         if statement.assignment().is_some() {
             let content = self.with_row(content, messages).await?;
-            return self.update_once(caller, &content).await;
+            return self.update_once(engine, caller, &content).await;
         }
         let put = Put::read(messages, self.message_bytes_max, self.put_timeout).await?;
         let columns = put
@@ -52,11 +83,10 @@ impl FlightServer {
             .map_or(0, |schema| schema.fields().len());
         if columns == 0 {
             // Without values, or with those of a row that was bound before.
-            return self.update_once(caller, &content).await;
+            return self.update_once(engine, caller, &content).await;
         }
         let Some(open) = self.transaction_of(caller, &content)? else {
-            let count = self
-                .engine
+            let count = engine
                 .execute_rows(&caller.scope, &statement, put.rows, Texts::Parsed, None)
                 .await?;
             self.note_temporary(caller, statement.makes_temporary());
@@ -69,8 +99,7 @@ impl FlightServer {
             .await?;
         running.writes();
         let within = Some(&transaction);
-        let count = self
-            .engine
+        let count = engine
             .execute_rows(&caller.scope, &statement, put.rows, Texts::Parsed, within)
             .await;
         running.finish();
@@ -79,13 +108,15 @@ impl FlightServer {
         Ok(counted(count))
     }
 
-    pub(super) async fn update_once(
+    async fn update_once(
         &self,
+        engine: &Engine,
         caller: &Caller,
         content: &Content,
     ) -> Result<DoPutUpdateResult> {
-        let answer = self.answer(caller, content, refuse_query).await?;
-        Ok(counted(affected(answer.rows.try_collect().await?)?))
+        let answer = self.answer(engine, caller, content, refuse_query).await?;
+        let batches: Vec<_> = answer.rows.try_collect().await?;
+        Ok(counted(affected(&batches)))
     }
 
     /// Adds the rows of `messages` to a table.
@@ -98,7 +129,31 @@ impl FlightServer {
     where
         S: Stream<Item = Result<FlightData>> + Send + 'static,
     {
+        if let Some(entry) = caller.admitted.entry() {
+            entry.is("an ingest of rows".to_owned());
+            entry.reads(&[About::Table(&command.table).name()], &caller.scope);
+        }
         let target = target(&command)?;
+        let sent = Sent::Ingest(&target.table);
+        let mut run = self
+            .runs()
+            .start(&caller.admitted, &caller.scope, sent, None)?;
+        let engine = self.engine.following(run.progress());
+        let work = self.ingest_rows(&engine, caller, &command, &target, messages);
+        run.until_ended(work.boxed()).await
+    }
+
+    async fn ingest_rows<S>(
+        &self,
+        engine: &Engine,
+        caller: &Caller,
+        command: &CommandStatementIngest,
+        target: &IngestTarget,
+        messages: S,
+    ) -> Result<DoPutUpdateResult>
+    where
+        S: Stream<Item = Result<FlightData>> + Send + 'static,
+    {
         let party = caller.party();
         let open = match self.named_transaction(caller, command.transaction_id.as_ref())? {
             Some(serial) => Some(self.transactions.named(&party, serial)?),
@@ -110,9 +165,8 @@ impl FlightServer {
             Error::InvalidArgument("the stream has no schema: send one before the rows".into())
         })?;
         let Some(open) = open else {
-            let count = self
-                .engine
-                .ingest(&caller.scope, &target, &schema, put.rows, None)
+            let count = engine
+                .ingest(&caller.scope, target, &schema, put.rows, None)
                 .await?;
             self.note_temporary(caller, target.temporary);
             return Ok(counted(count));
@@ -120,15 +174,8 @@ impl FlightServer {
         let mut running = self.transactions.enter(&open).await?;
         let transaction = running.transaction().clone();
         running.writes();
-        let count = self
-            .engine
-            .ingest(
-                &caller.scope,
-                &target,
-                &schema,
-                put.rows,
-                Some(&transaction),
-            )
+        let count = engine
+            .ingest(&caller.scope, target, &schema, put.rows, Some(&transaction))
             .await;
         running.finish();
         let count = count?;

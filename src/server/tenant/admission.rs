@@ -13,6 +13,8 @@ use tonic::{Request, Status};
 
 use super::cookie::{self, SESSION_COOKIE};
 use super::{SessionKeys, SessionMap};
+use crate::audit::Entry;
+use crate::engine::About;
 use crate::error::{Error, Result};
 use crate::server::accept::{ConnectionId, ConnectionInfo};
 use crate::server::status::to_status;
@@ -34,11 +36,13 @@ pub struct Admitted {
     is_withdrawn: bool,
     standing: Standing,
     generation: u64,
+    unbound_generation: u64,
     anonymous_reads: bool,
     connection: Option<ConnectionId>,
     is_of_page: bool,
     /// Whether the session was made for the request, whose answer has to say so.
     is_new: bool,
+    entry: Option<Entry>,
 }
 
 impl Admitted {
@@ -80,6 +84,20 @@ impl Admitted {
             ))),
         };
         Ok(scope?.in_session(self.session_key()))
+    }
+
+    /// As [`Admitted::scope`], noting what the request is about.
+    pub(in crate::server) fn scope_for(&self, about: About<'_>) -> Result<Scope> {
+        let scope = self.scope()?;
+        if let Some(entry) = &self.entry {
+            entry.reads(&[about.name()], &scope);
+        }
+        Ok(scope)
+    }
+
+    /// The request's audit record, where it has one.
+    pub(in crate::server) fn entry(&self) -> Option<&Entry> {
+        self.entry.as_ref()
     }
 
     /// Whether the request has a scope.
@@ -140,9 +158,31 @@ impl Admitted {
     }
 
     /// Changes whenever the session's binding does: what was made under one
-    /// generation is not to be used under another. 0 when nothing is bound.
+    /// generation is not to be used under another. When nothing is bound it is 0, or
+    /// another one since the session was ended.
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// The generation of the session once it is bound to nothing.
+    pub(in crate::server) fn unbound_generation(&self) -> u64 {
+        self.unbound_generation
+    }
+
+    /// Refuses to go on in a session that was ended since the request came in.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`].
+    pub(in crate::server) fn require_unended(&self) -> Result<()> {
+        let now = self.session.as_ref().map_or(0, |session| {
+            self.keys.unbound_generation(&self.principal, session)
+        });
+        match now == self.unbound_generation {
+            true => Ok(()),
+            false => Err(Error::Cancelled(
+                "the session was ended meanwhile: bind it anew".into(),
+            )),
+        }
     }
 
     /// The connection that the request came by.
@@ -234,6 +274,9 @@ impl TenantInterceptor {
         }
         let tenant = bound.map(|bound| bound.tenant);
         let tenant = tenant.or_else(|| principal.only_tenant());
+        let unbound_generation = session.as_ref().map_or(0, |session| {
+            self.keys.unbound_generation(principal, session)
+        });
         let is_withdrawn = tenant.is_some_and(|tenant| !principal.acts_for(tenant));
         Ok(Admitted {
             principal: principal.clone(),
@@ -242,11 +285,13 @@ impl TenantInterceptor {
             tenant: tenant.filter(|_| !is_withdrawn),
             is_withdrawn,
             standing: Standing::default(),
-            generation: bound.map_or(0, |bound| bound.generation),
+            generation: bound.map_or(unbound_generation, |bound| bound.generation),
+            unbound_generation,
             anonymous_reads: self.anonymous_reads,
             connection: None,
             is_of_page,
             is_new: false,
+            entry: None,
         })
     }
 }
@@ -260,6 +305,11 @@ impl Interceptor for TenantInterceptor {
             .map_err(|error| to_status(&error))?;
         let connection = request.extensions().get::<ConnectionInfo>();
         admitted.connection = connection.map(|connection| connection.id);
+        admitted.entry = request.extensions().get::<Entry>().cloned();
+        if let Some(entry) = &admitted.entry {
+            let session = admitted.session.as_ref();
+            entry.admitted(&admitted.principal, session, admitted.tenant);
+        }
         request.extensions_mut().insert(admitted);
         Ok(request)
     }

@@ -25,5 +25,5 @@ pub use admission::{Admitted, SESSION_HEADER, TenantInterceptor};
 pub use clock::{Clock, SystemClock};
 pub use cookie::SESSION_COOKIE;
 pub use session_keys::SessionKeys;
-pub use sessions::{Bound, SessionMap, Swept};
+pub use sessions::{Bound, BoundSession, SessionMap, Swept};
 pub use store::{BindingStore, Change, StoredBinding, SystemBindings};

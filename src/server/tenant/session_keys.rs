@@ -8,9 +8,12 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
 use parking_lot::Mutex;
 use sha2::Sha256;
 use uuid::Uuid;
@@ -19,6 +22,10 @@ use super::clock::Clock;
 use crate::catalog::{TemporaryOwner, TemporarySessions};
 use crate::server::accept::ConnectionId;
 use crate::tenant::{Principal, SessionId, SessionKey};
+
+/// Sessions of which it is remembered that they were ended. Of the oldest, handles
+/// that are valid still are taken again.
+const ENDED_MAX: u64 = 100_000;
 
 /// The keys of clients' sessions. Clones share them.
 #[derive(Clone)]
@@ -30,6 +37,10 @@ struct Shared {
     clock: Arc<dyn Clock>,
     idle_timeout_ms: i64,
     makers: Mutex<Makers>,
+    /// The generation that each session has, while it is bound to nothing, since it was
+    /// ended.
+    ended: Cache<SessionKey, u64>,
+    any_ended: AtomicBool,
 }
 
 /// The open connections by which lives of sessions made temporary tables.
@@ -37,6 +48,8 @@ struct Shared {
 struct Makers {
     of_life: HashMap<TemporaryOwner, HashSet<ConnectionId>>,
     of_connection: HashMap<ConnectionId, HashSet<TemporaryOwner>>,
+    /// Whose they are, as far as they live.
+    named: HashMap<SessionKey, (Principal, SessionId)>,
 }
 
 impl SessionKeys {
@@ -57,19 +70,70 @@ impl SessionKeys {
             clock,
             idle_timeout_ms: idle_timeout.as_millis().try_into().unwrap_or(i64::MAX),
             makers: Mutex::default(),
+            ended: Cache::builder()
+                .max_capacity(ENDED_MAX)
+                .eviction_policy(EvictionPolicy::lru())
+                .build(),
+            any_ended: AtomicBool::new(false),
         }))
     }
 
     /// The key of `session` of `principal`.
     pub(super) fn key(&self, principal: &Principal, session: &SessionId) -> SessionKey {
+        self.key_of(principal.name(), session)
+    }
+
+    /// The key of `session` of the principal of this name.
+    pub(in crate::server) fn key_of(&self, principal: &str, session: &SessionId) -> SessionKey {
         let mut mac = self.0.keyed.clone();
         mac.update(session.as_str().as_bytes());
         // No session id has a NUL.
         mac.update(&[0]);
-        mac.update(principal.name().as_bytes());
+        mac.update(principal.as_bytes());
         let mut digest = [0; 16];
         digest.copy_from_slice(&mac.finalize().into_bytes()[..16]);
         SessionKey::from_digest(digest)
+    }
+
+    /// What a session is called where it is listed: a number below 2^63, of which
+    /// neither its id nor its key is told.
+    pub(in crate::server) fn number(&self, key: SessionKey) -> u64 {
+        let mut mac = self.0.keyed.clone();
+        // No principal's name has one.
+        mac.update(b"\0number\0");
+        mac.update(key.to_hex().as_bytes());
+        let mut digits = [0; 8];
+        digits.copy_from_slice(&mac.finalize().into_bytes()[..8]);
+        u64::from_be_bytes(digits) >> 1
+    }
+
+    /// The generation of a session that is bound to nothing: 0, or another one since it
+    /// was ended.
+    pub(super) fn unbound_generation(&self, principal: &Principal, session: &SessionId) -> u64 {
+        // Most servers never have such a session.
+        match self.0.any_ended.load(Ordering::Acquire) {
+            true => {
+                let key = self.key(principal, session);
+                self.0.ended.get(&key).unwrap_or(0)
+            }
+            false => 0,
+        }
+    }
+
+    /// Ends a session that is bound to nothing any more: requests that were admitted
+    /// before are refused where they ask, and so are their handles. `generation` is one
+    /// that no session has had.
+    pub(in crate::server) fn end(&self, key: SessionKey, generation: u64) {
+        self.0.ended.insert(key, generation);
+        self.0.any_ended.store(true, Ordering::Release);
+    }
+
+    /// The sessions that have temporary tables, and whose they are.
+    pub(in crate::server) fn with_tables(&self) -> Vec<(Principal, SessionId)> {
+        let makers = self.0.makers.lock();
+        let living = makers.named.iter();
+        let living = living.filter(|(key, _)| self.0.temporary.life(**key).is_some());
+        living.map(|(_, whose)| whose.clone()).collect()
     }
 
     /// Notes that `session` of `principal` is in use.
@@ -81,12 +145,26 @@ impl SessionKeys {
         }
     }
 
-    /// Notes that `session` has made a temporary table by `connection`.
-    pub(in crate::server) fn made(&self, session: SessionKey, connection: ConnectionId) {
-        let Some(life) = self.0.temporary.life(session) else {
+    /// Notes that a session has made a temporary table by `connection`.
+    pub(in crate::server) fn made(
+        &self,
+        principal: &Principal,
+        session: &SessionId,
+        connection: ConnectionId,
+    ) {
+        let key = self.key(principal, session);
+        let Some(life) = self.0.temporary.life(key) else {
             return;
         };
         let mut makers = self.0.makers.lock();
+        if !makers.named.contains_key(&key) {
+            // As many as live, and those that have ended since the last.
+            let temporary = &self.0.temporary;
+            makers.named.retain(|key, _| temporary.life(*key).is_some());
+            makers
+                .named
+                .insert(key, (principal.clone(), session.clone()));
+        }
         makers.of_life.entry(life).or_default().insert(connection);
         let of_connection = makers.of_connection.entry(connection).or_default();
         of_connection.insert(life);

@@ -46,6 +46,19 @@ pub struct Bound {
     pub generation: u64,
 }
 
+/// A session that is bound, as the operator sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BoundSession {
+    /// The name of the principal whose it is.
+    pub principal: String,
+    /// The session.
+    pub session: SessionId,
+    /// The tenant that it is bound to.
+    pub tenant: TenantId,
+    /// Unix time in milliseconds.
+    pub used_at_ms: i64,
+}
+
 /// What a sweep did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
@@ -129,9 +142,17 @@ impl SessionMap {
     /// # Errors
     /// The store's.
     pub async fn clear(&self, principal: &Principal, session: &SessionId) -> Result<()> {
+        self.clear_of(principal.name(), session).await
+    }
+
+    /// As [`SessionMap::clear`], of the principal of this name.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn clear_of(&self, principal: &str, session: &SessionId) -> Result<()> {
         let (reply, answer) = oneshot::channel();
         let key = SessionKey {
-            principal: principal.name().to_owned(),
+            principal: principal.to_owned(),
             session: session.clone(),
         };
         self.send(Command::Clear { key, reply }).await?;
@@ -163,6 +184,30 @@ impl SessionMap {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Sweep { reply }).await?;
         answer.await.map_err(|_| stopped())?
+    }
+
+    /// The sessions that are bound, but for idle ones, of the principals whose names
+    /// `which` holds of.
+    pub fn list(&self, which: impl Fn(&str) -> bool) -> Vec<BoundSession> {
+        let now_ms = self.shared.clock.now_ms();
+        let bindings = self.shared.bindings.iter();
+        let listed = bindings.filter_map(|entry| {
+            let (key, binding) = entry.pair();
+            let used_at_ms = binding.last_used_ms.load(Ordering::Relaxed);
+            let is_listed = which(&key.principal) && !self.shared.is_idle(used_at_ms, now_ms);
+            is_listed.then(|| BoundSession {
+                principal: key.principal.clone(),
+                session: key.session.clone(),
+                tenant: binding.bound.tenant,
+                used_at_ms,
+            })
+        });
+        listed.collect()
+    }
+
+    /// A generation that no session has had.
+    pub fn next_generation(&self) -> u64 {
+        self.shared.next_generation()
     }
 
     /// How many sessions are bound.

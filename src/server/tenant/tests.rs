@@ -17,7 +17,7 @@ use crate::catalog::TemporarySessions;
 use crate::config::SessionsConfig;
 use crate::error::Error;
 use crate::server::accept::ConnectionId;
-use crate::tenant::{Lane, Principal, SessionId, SessionKey, TenantId};
+use crate::tenant::{Lane, Principal, SessionId, TenantId};
 
 const ALICE: &str = "018f5a0e-c4c8-7e10-9c4f-3b6f7c5a8e9a";
 const BOB: &str = "018f5a0e-c4c8-7e10-9c4f-3b6f7c5a8e9b";
@@ -431,7 +431,9 @@ fn a_session_is_closed_by_the_last_connection_that_made_a_table_in_it() {
     let temporary = TemporarySessions::new(Uuid::new_v4());
     let keys = keys_over(temporary.clone(), Arc::new(SystemClock));
     let (one, two) = (ConnectionId::next(), ConnectionId::next());
-    let (session, other) = (SessionKey::random(), SessionKey::random());
+    let who = Principal::trusted_network();
+    let [id, other_id] = ["s", "other"].map(|id| SessionId::from_str(id).unwrap());
+    let (session, other) = (keys.key(&who, &id), keys.key(&who, &other_id));
     for session in [session, other] {
         temporary.claim(session, Lane::Global, 0);
     }
@@ -439,19 +441,19 @@ fn a_session_is_closed_by_the_last_connection_that_made_a_table_in_it() {
     assert!(keys.closed(session, Some(one)));
     assert!(keys.closed(session, None));
     for connection in [one, two] {
-        keys.made(session, connection);
+        keys.made(&who, &id, connection);
     }
-    keys.made(other, one);
+    keys.made(&who, &other_id, one);
     assert!(!keys.closed(session, Some(one)));
     assert!(keys.closed(session, Some(two)));
     // One that is gone keeps nothing open.
-    keys.made(session, one);
+    keys.made(&who, &id, one);
     assert!(!keys.closed(session, Some(two)));
     keys.connection_ended(one);
     assert!(keys.closed(session, Some(two)));
     assert!(keys.closed(other, Some(two)));
     // What was made in an earlier life keeps no later one.
-    keys.made(session, one);
+    keys.made(&who, &id, one);
     temporary.end(session);
     temporary.claim(session, Lane::Global, 0);
     assert!(keys.closed(session, Some(two)));
@@ -482,4 +484,24 @@ async fn admission_freezes_what_is_bound() {
     assert_eq!(earlier.generation(), bound.generation);
     assert_eq!(later.tenant().map(|t| t.to_string()).as_deref(), Some(BOB));
     assert_ne!(later.generation(), earlier.generation());
+}
+
+/// What was admitted before a session was ended does not go on, and what it was given
+/// is of another generation.
+#[test]
+fn a_session_that_was_ended_is_another_one() {
+    let keys = keys_over(
+        TemporarySessions::new(Uuid::new_v4()),
+        Arc::new(SystemClock),
+    );
+    let who = Principal::trusted_network();
+    let [id, other] = ["s", "other"].map(|id| SessionId::from_str(id).unwrap());
+    assert_eq!(keys.unbound_generation(&who, &id), 0);
+    let key = keys.key(&who, &id);
+    keys.end(key, 7);
+    assert_eq!(keys.unbound_generation(&who, &id), 7);
+    assert_eq!(keys.unbound_generation(&who, &other), 0);
+    let numbers = [key, keys.key(&who, &other)].map(|key| keys.number(key));
+    assert!(numbers.iter().all(|number| *number < 1 << 63));
+    assert_ne!(numbers[0], numbers[1]);
 }

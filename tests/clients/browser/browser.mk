@@ -7,7 +7,7 @@ CHROMIUM ?= /usr/bin/chromium
 NODE_MISSING := node -e 'const [major, minor] = process.versions.node.split("."); process.exit(major > 20 || major == 20 && minor >= 19 ? 0 : 1)' \
 	2>/dev/null || echo "Node.js 20.19 or later"; \
 	command -v npm >/dev/null || echo npm
-BROWSER_MISSING := $(NODE_MISSING); test -x $(CHROMIUM) || echo chromium
+BROWSER_MISSING := $(NODE_MISSING); test -x $(CHROMIUM) || echo chromium; command -v openssl >/dev/null || echo openssl
 # An error where it was asked for by name, and in CI.
 SKIPPED = { echo "$@: skipped, because these are missing:" $$missing >&2; test -z "$$CI$(filter $@,$(MAKECMDGOALS))"; }
 NPM_CI := npm ci --cache $(abspath $(CACHE_DIR))/npm --ignore-scripts --no-audit --no-fund --loglevel error

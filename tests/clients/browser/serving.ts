@@ -50,7 +50,9 @@ export class Server {
     started.stderr.pipe(createWriteStream(join(directory, "log")));
     const found: string[] = [];
     for await (const line of createInterface(started.stdout)) {
-      found.push(line.replace(/^listening (grpc|http):/, "http:"));
+      found.push(
+        line.replace(/^listening (grpc|http):/, "http:").replace(/^listening (grpc\+tls|https):/, "https:"),
+      );
       if (found.length === 2) {
         break;
       }
@@ -69,7 +71,7 @@ export class Server {
   }
 
   get address(): string {
-    return this.url.replace("http://", "");
+    return new URL(this.url).host;
   }
 
   /** What the server wrote to stderr so far. */

@@ -17,6 +17,10 @@ func TestADBC(t *testing.T) {
 	features{
 		connect:      adbcConnect,
 		session:      adbcSession,
+		token:        adbcWays.byToken,
+		password:     adbcWays.byPassword,
+		certificate:  adbcWays.byCertificate,
+		encryption:   adbcWays.encrypted,
 		query:        adbcQuery,
 		parameters:   adbcParameters,
 		prepared:     adbcPrepared,

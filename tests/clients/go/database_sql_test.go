@@ -16,6 +16,10 @@ func TestDatabaseSQL(t *testing.T) {
 	features{
 		connect:      sqlConnect,
 		session:      sqlSession,
+		token:        sqlWays.byToken,
+		password:     sqlWays.byPassword,
+		certificate:  sqlWays.byCertificate,
+		encryption:   sqlWays.encrypted,
 		query:        sqlQuery,
 		parameters:   sqlParameters,
 		prepared:     sqlPrepared,

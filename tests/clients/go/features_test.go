@@ -11,7 +11,7 @@ import (
 // features are what a client is tested for: the columns of the table of
 // clients, by the names that every suite uses.
 type features struct {
-	connect, session, query, parameters, prepared, batch, ingest, transactions,
+	connect, session, token, password, certificate, encryption, query, parameters, prepared, batch, ingest, transactions,
 	metadata, cancel, errors, isolation, types, streaming func(t *testing.T)
 }
 
@@ -24,6 +24,10 @@ func (f features) test(t *testing.T, client string) {
 	}{
 		{"connect", f.connect},
 		{"session", f.session},
+		{"token", f.token},
+		{"password", f.password},
+		{"certificate", f.certificate},
+		{"encryption", f.encryption},
 		{"query", f.query},
 		{"parameters", f.parameters},
 		{"prepared", f.prepared},

@@ -20,6 +20,10 @@ func TestFlightSQL(t *testing.T) {
 	features{
 		connect:      flightConnect,
 		session:      flightSession,
+		token:        flightWays.byToken,
+		password:     flightWays.byPassword,
+		certificate:  flightWays.byCertificate,
+		encryption:   flightWays.encrypted,
 		query:        flightQuery,
 		parameters:   flightParameters,
 		prepared:     flightPrepared,

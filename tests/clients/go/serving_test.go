@@ -29,14 +29,17 @@ var server *Server
 type Server struct {
 	// Where gRPC and Flight SQL are served, as host:port.
 	Address string
+	// The same as a URL, which says whether it is encrypted.
+	URL string
 	// Where health and metrics are served, as a URL.
 	HTTP string
 
-	process *exec.Cmd
-	log     string
+	process  *exec.Cmd
+	dir, log string
 }
 
-func startServer(dir string) (*Server, error) {
+// startServer starts one in a directory, with settings as `NAME=value`.
+func startServer(dir string, settings ...string) (*Server, error) {
 	binary := os.Getenv("JAMMI_BIN")
 	if binary == "" {
 		return nil, fmt.Errorf("JAMMI_BIN does not name the jammi binary: run `make go`")
@@ -49,7 +52,7 @@ func startServer(dir string) (*Server, error) {
 	process := exec.Command(binary, "serve",
 		"--artifact-dir", filepath.Join(dir, "data"),
 		"--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0")
-	process.Env, process.Dir, process.Stderr = environment(), dir, log
+	process.Env, process.Dir, process.Stderr = append(environment(), settings...), dir, log
 	stdout, err := process.StdoutPipe()
 	if err != nil {
 		return nil, err
@@ -57,15 +60,16 @@ func startServer(dir string) (*Server, error) {
 	if err := process.Start(); err != nil {
 		return nil, err
 	}
-	server := &Server{process: process, log: log.Name()}
+	server := &Server{process: process, dir: dir, log: log.Name()}
 	lines := bufio.NewScanner(stdout)
-	grpcURL, httpURL := listening(lines, "grpc"), listening(lines, "http")
+	server.URL = listening(lines, "grpc")
+	grpcURL, httpURL := server.URL, listening(lines, "http")
 	if grpcURL == "" || httpURL == "" {
 		_ = process.Process.Kill()
 		_ = process.Wait()
 		return nil, fmt.Errorf("the server did not start:\n%s", server.stderr())
 	}
-	server.Address = strings.TrimPrefix(grpcURL, "grpc://")
+	_, server.Address, _ = strings.Cut(grpcURL, "://")
 	server.HTTP = httpURL
 	return server, nil
 }
@@ -77,7 +81,7 @@ func listening(lines *bufio.Scanner, scheme string) string {
 		return ""
 	}
 	url, found := strings.CutPrefix(lines.Text(), "listening ")
-	if !found || !strings.HasPrefix(url, scheme+"://") {
+	if !found || !strings.HasPrefix(url, scheme+"://") && !strings.HasPrefix(url, scheme+"+tls://") {
 		return ""
 	}
 	return url
@@ -106,6 +110,16 @@ func (s *Server) command(t *testing.T, tenant string, args ...string) string {
 	output, err := process.CombinedOutput()
 	require.NoError(t, err, "%v: %s", args, output)
 	return string(output)
+}
+
+// beside runs the `jammi` command on the server's databases, and answers its one line.
+func (s *Server) beside(t *testing.T, stdin string, args ...string) string {
+	t.Helper()
+	process := exec.Command(os.Getenv("JAMMI_BIN"), append([]string{"--artifact-dir", filepath.Join(s.dir, "data")}, args...)...)
+	process.Env, process.Stdin = environment(), strings.NewReader(stdin)
+	output, err := process.Output()
+	require.NoError(t, err, "%v", args)
+	return strings.TrimSpace(string(output))
 }
 
 // stop asks the server to stop, which has to end in order.

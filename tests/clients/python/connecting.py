@@ -45,9 +45,9 @@ class Client:
         answer = self.sessions.GetTenant(GetTenantRequest(), metadata=self.metadata)
         return answer.tenant.id if answer.HasField("tenant") else None
 
-    def add_source(self, name, location, tenant_column=None):
+    def add_source(self, name, location, tenant_column=None, format=None):
         request = catalog.RegisterSourceRequest(
-            name=name, location=str(location), tenant_column=tenant_column
+            name=name, location=str(location), tenant_column=tenant_column, format=format
         )
         return self.catalog.RegisterSource(request, metadata=self.metadata)
 

@@ -58,9 +58,9 @@ def rows(server, sql, options):
         return cursor.fetchall()
 
 
-@pytest.mark.feature("adbc (Python)", "connect")
-@pytest.mark.feature("pyarrow.flight", "connect")
-@pytest.mark.feature("grpcio", "connect")
+@pytest.mark.feature("adbc (Python)", "connect", "encryption")
+@pytest.mark.feature("pyarrow.flight", "connect", "encryption")
+@pytest.mark.feature("grpcio", "connect", "encryption")
 def test_every_client_speaks_tls_and_none_speaks_without(encrypted, authority, tmp_path):
     server = encrypted()
     ca = tmp_path / "ca.pem"
@@ -122,9 +122,9 @@ def test_a_renewed_certificate_is_used_and_a_broken_one_is_logged(encrypted, aut
     assert key not in server.stderr()
 
 
-@pytest.mark.feature("adbc (Python)", "authentication")
-@pytest.mark.feature("pyarrow.flight", "authentication")
-@pytest.mark.feature("grpcio", "authentication")
+@pytest.mark.feature("adbc (Python)", "certificate")
+@pytest.mark.feature("pyarrow.flight", "certificate")
+@pytest.mark.feature("grpcio", "certificate")
 def test_two_tenants_read_their_own_by_certificate(encrypted, authority, tmp_path, alice, bob):
     ca, clients = tmp_path / "ca.pem", tmp_path / "clients.toml"
     ca.write_text(authority.pem)

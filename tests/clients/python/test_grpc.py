@@ -188,6 +188,7 @@ def test_the_services_describe_themselves(client):
     assert {
         "jammi.v1.session.SessionService",
         "jammi.v1.catalog.CatalogService",
+        "jammi.v1.operator.OperatorService",
         "grpc.health.v1.Health",
     } <= set(database.get_services())
     service = DescriptorPool(database).FindServiceByName("jammi.v1.session.SessionService")
@@ -201,6 +202,7 @@ def test_health_is_served(client):
         "",
         "jammi.v1.session.SessionService",
         "jammi.v1.catalog.CatalogService",
+        "jammi.v1.operator.OperatorService",
         "arrow.flight.protocol.FlightService",
     ):
         answer = stub.Check(health_pb2.HealthCheckRequest(service=service))

@@ -1,66 +1,10 @@
 """The interactive shell, on a terminal."""
 
-import fcntl
-import os
-import pty
-import re
-import select
-import struct
-import subprocess
-import termios
-import time
-
 import pytest
-from serving import DEADLINE_SECONDS, JAMMI, environment
+from serving import DEADLINE_SECONDS
+from terminal import Terminal
 
 CTRL_C, CTRL_D, TAB = "\x03", "\x04", "\t"
-
-
-class Terminal:
-    """`jammi` on a terminal of its own."""
-
-    def __init__(self, *args, history):
-        self.controller, terminal = pty.openpty()
-        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
-        self.process = subprocess.Popen(
-            [JAMMI, *map(str, args)],
-            stdin=terminal,
-            stdout=terminal,
-            stderr=terminal,
-            env=environment(TERM="xterm", JAMMI_HISTORY=str(history)),
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-        )
-        os.close(terminal)
-        self.seen = ""
-
-    def type(self, text):
-        os.write(self.controller, text.encode())
-
-    def expect(self, pattern):
-        """Waits until what is written since the last match has `pattern` in it."""
-        deadline = time.monotonic() + DEADLINE_SECONDS
-        while not (match := re.search(pattern, self.seen)):
-            ready, _, _ = select.select([self.controller], [], [], 1)
-            if ready:
-                try:
-                    chunk = os.read(self.controller, 65536)
-                except OSError:
-                    chunk = b""
-                assert chunk, f"no {pattern!r} in {self.seen!r}"
-                # The line editor asks where the cursor is, as of any terminal.
-                for _ in range(chunk.count(b"\x1b[6n")):
-                    os.write(self.controller, b"\x1b[1;1R")
-                self.seen += re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", chunk.decode(errors="replace"))
-            assert time.monotonic() < deadline, f"no {pattern!r} in {self.seen!r}"
-        self.seen = self.seen[match.end() :]
-        return match
-
-    def close(self):
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        os.close(self.controller)
 
 
 @pytest.fixture(params=["embedded", "remote"])

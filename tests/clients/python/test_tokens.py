@@ -82,8 +82,8 @@ def rows(server, options, sql):
         return cursor.fetchall()
 
 
-@pytest.mark.feature("adbc (Python)", "authentication")
-@pytest.mark.feature("pyarrow.flight", "authentication")
+@pytest.mark.feature("adbc (Python)", "token", "password")
+@pytest.mark.feature("pyarrow.flight", "token", "password")
 def test_two_tenants_read_their_own_by_tokens_of_public_keys(guarded, alice, bob, tmp_path):
     of_rsa = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     keys = {

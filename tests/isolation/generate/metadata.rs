@@ -4,7 +4,7 @@ use super::Generator;
 use super::define::NAMES;
 use crate::conversation::{Line, Route};
 
-const LISTINGS: [&str; 10] = [
+const LISTINGS: [&str; 12] = [
     "SHOW TABLES",
     "SELECT * FROM information_schema.tables",
     "SELECT * FROM information_schema.columns",
@@ -13,6 +13,8 @@ const LISTINGS: [&str; 10] = [
     "SELECT name, tenant_id, location, tenant_column FROM jammi.catalog.sources",
     "SELECT name, tenant_id, kind, definition FROM jammi.catalog.tables",
     "SELECT name, version, tenant_id, uri FROM models",
+    "SELECT DISTINCT tenant, principal FROM jammi.server.queries",
+    "SELECT DISTINCT tenant, principal FROM jammi.server.sessions",
     "SELECT count(*), max(name) FROM jammi.catalog.tables",
     "SELECT table_name, count(*) FROM information_schema.columns GROUP BY 1",
 ];

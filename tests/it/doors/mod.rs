@@ -3,7 +3,7 @@
 //! shows one tenant anything of another.
 
 mod cookie;
-mod options;
+pub mod options;
 mod refused;
 mod setting;
 mod sql;

@@ -296,6 +296,22 @@ impl Transactions {
         });
     }
 
+    /// Rolls back what a session has open, of the principal of this name.
+    pub(in crate::server) fn session_ended(&self, principal: &str, session: &SessionId) {
+        self.roll_back("killed", |one| {
+            one.owner.0.name() == principal && one.owner.1.as_ref() == Some(session)
+        });
+    }
+
+    /// The session of each open transaction that has one.
+    pub(in crate::server) fn owners(&self) -> Vec<(Principal, SessionId)> {
+        let open = self.0.open();
+        let owners = open.by_serial.values().filter(|one| one.is_open());
+        owners
+            .filter_map(|one| Some((one.owner.0.clone(), one.owner.1.clone()?)))
+            .collect()
+    }
+
     /// Rolls back what the session has open on a connection that it leaves. What
     /// it has open on others stays.
     pub(super) fn closed(&self, party: &Party) {
@@ -453,6 +469,10 @@ impl Open {
             State::Open(transaction) => transaction.scope().tenant(),
             State::Ended(_) => None,
         }
+    }
+
+    fn is_open(&self) -> bool {
+        matches!(&*self.state(), State::Open(_))
     }
 
     fn is_of(&self, party: &Party) -> bool {

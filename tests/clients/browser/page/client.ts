@@ -33,17 +33,20 @@ interface Prepared {
   result: sql.ActionCreatePreparedStatementResult;
 }
 
-/** One session of the server at `url`. */
+/** One session of the server at `url`, as the holder of `token`. */
 export class Client {
   readonly sessions: Calls<typeof SessionService>;
   readonly catalog: Calls<typeof CatalogService>;
   readonly flight: Calls<typeof FlightService>;
   private readonly uploads: Calls<typeof FlightService>;
 
-  constructor(url: string, session: string | undefined) {
+  constructor(url: string, session: string | undefined, token?: string) {
     const named: Interceptor = (next) => (request) => {
       if (session !== undefined) {
         request.header.set("jammi-session-id", session);
+      }
+      if (token !== undefined) {
+        request.header.set("authorization", `Bearer ${token}`);
       }
       return next(request);
     };

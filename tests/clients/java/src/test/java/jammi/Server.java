@@ -4,6 +4,7 @@ import java.io.BufferedReader;
 import java.io.File;
 import java.io.IOException;
 import java.io.InputStreamReader;
+import java.io.OutputStream;
 import java.io.UncheckedIOException;
 import java.net.URI;
 import java.net.http.HttpClient;
@@ -12,6 +13,8 @@ import java.net.http.HttpResponse;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
 import java.util.Map;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.Executors;
@@ -31,6 +34,7 @@ final class Server implements AutoCloseable {
     final int port;
     private final URI metrics;
     private final Process process;
+    private final Path home;
     private final Path log;
     private final HttpClient http = HttpClient.newHttpClient();
 
@@ -40,6 +44,7 @@ final class Server implements AutoCloseable {
         if (binary == null) {
             throw new IllegalStateException("JAMMI_BIN is unset: name the `jammi` to test in it");
         }
+        this.home = home;
         log = home.resolve("log");
         ProcessBuilder builder = new ProcessBuilder(
                 binary, "serve", "--artifact-dir", home.resolve("data").toString(),
@@ -65,7 +70,7 @@ final class Server implements AutoCloseable {
     private String listening(BufferedReader stdout, String scheme) throws IOException {
         String line = within(stdout::readLine);
         String prefix = "listening " + scheme + "://";
-        if (line == null || !line.startsWith(prefix)) {
+        if (line == null || !(line.startsWith(prefix) || line.startsWith("listening " + scheme + "+tls://"))) {
             throw new IllegalStateException("expected " + prefix + ", got " + line + "\n" + stderr());
         }
         return line.substring("listening ".length());
@@ -84,6 +89,24 @@ final class Server implements AutoCloseable {
         } finally {
             reader.shutdownNow();
         }
+    }
+
+    /** Runs the command on the server's databases, and answers what it writes. */
+    String beside(String stdin, String... words) throws IOException, InterruptedException {
+        List<String> command = new ArrayList<>(
+                List.of(System.getenv("JAMMI_BIN"), "--artifact-dir", home.resolve("data").toString()));
+        command.addAll(List.of(words));
+        ProcessBuilder builder = new ProcessBuilder(command);
+        builder.environment().keySet().removeIf(name -> name.startsWith("JAMMI_"));
+        Process besides = builder.redirectError(ProcessBuilder.Redirect.DISCARD).start();
+        try (OutputStream typed = besides.getOutputStream()) {
+            typed.write(stdin.getBytes(StandardCharsets.UTF_8));
+        }
+        String written = new String(besides.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
+        if (!besides.waitFor(DEADLINE_SECONDS, TimeUnit.SECONDS) || besides.exitValue() != 0) {
+            throw new IOException(command + " failed");
+        }
+        return written.strip();
     }
 
     String stderr() throws IOException {
