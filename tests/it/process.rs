@@ -13,6 +13,7 @@ use jammi_db::server::proto::session::session_service_client::SessionServiceClie
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
@@ -25,6 +26,8 @@ use crate::server::list_services;
 pub struct Process {
     pub child: Child,
     stdout: BufReader<ChildStdout>,
+    /// Its log, which is read all the time: with a pipe that is full it would wait.
+    stderr: JoinHandle<String>,
     pub grpc: SocketAddr,
     pub http: SocketAddr,
 }
@@ -72,10 +75,17 @@ impl Process {
     fn spawn(command: &mut Command) -> Process {
         let mut child = command.spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut log = child.stderr.take().unwrap();
+        let stderr = tokio::spawn(async move {
+            let mut all = String::new();
+            log.read_to_string(&mut all).await.unwrap();
+            all
+        });
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
         Process {
             child,
             stdout,
+            stderr,
             grpc: nowhere,
             http: nowhere,
         }
@@ -124,12 +134,9 @@ impl Process {
     /// Waits for the end: the exit code, and all that was printed after the
     /// addresses to stdout and to stderr.
     pub async fn end(mut self) -> (Option<i32>, String, String) {
-        let (mut out, mut err) = (String::new(), String::new());
-        let stderr = self.child.stderr.as_mut().unwrap();
-        let (_, _) = tokio::join!(
-            self.stdout.read_to_string(&mut out),
-            stderr.read_to_string(&mut err)
-        );
+        let mut out = String::new();
+        self.stdout.read_to_string(&mut out).await.unwrap();
+        let err = self.stderr.await.unwrap();
         (self.child.wait().await.unwrap().code(), out, err)
     }
 }

@@ -63,7 +63,8 @@ async fn how_a_result_ended_is_recorded_with_its_rows() {
     let code = format!("{:?}", failed.code());
     assert_eq!(outcome.replace('_', ""), code.to_ascii_uppercase());
     assert_ne!(outcome, "OK");
-    assert!(rows < 50_000, "{rows}");
+    // Other batches may overtake the one that fails.
+    assert!(rows < 100_000, "{rows}");
     let (rows, _, _, outcome) = of("given_up").await;
     assert_eq!(outcome, "CANCELLED");
     assert!(rows > 0, "{rows}");
