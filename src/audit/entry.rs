@@ -9,8 +9,9 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use uuid::Uuid;
 
 use super::writer::Queued;
-use super::{Audit, CANCELLED, Event, OK};
+use super::{Audit, BYPASS, CANCELLED, Event, OK, unwritable};
 use crate::config::{AuditDurability, AuditStatements};
+use crate::error::Result;
 use crate::tenant::{Principal, Scope, SessionId, TenantId};
 
 /// The longest text of a statement that is kept whole, in bytes.
@@ -37,7 +38,8 @@ struct Open {
 /// What is known so far, and the room for it in the queue.
 struct Record {
     event: Event,
-    room: OwnedSemaphorePermit,
+    /// None for one that is written at once beside another that has room.
+    room: Option<OwnedSemaphorePermit>,
 }
 
 // The record holds a client's text: it is for the trail alone.
@@ -60,7 +62,10 @@ impl Entry {
             rows: AtomicI64::new(0),
             bytes: AtomicI64::new(0),
             has_written: AtomicBool::new(false),
-            record: Mutex::new(Some(Record { event, room })),
+            record: Mutex::new(Some(Record {
+                event,
+                room: Some(room),
+            })),
         }))
     }
 
@@ -134,6 +139,50 @@ impl Entry {
                 false => scope.readable().iter().map(ToString::to_string).collect(),
             };
         });
+    }
+
+    /// Has it recorded for each of `tenants` that the request reads rows of theirs for
+    /// `reason`, whomever it acts for, and completes when that is on the disk, whatever
+    /// the durability of other records. The request's own record says the reason too,
+    /// and belongs to no tenant: its statement may be about others.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`](crate::error::Error::Unavailable) where it cannot be written.
+    pub async fn bypasses(&self, tenants: &[TenantId], reason: &str) -> Result<()> {
+        self.fill(|event| {
+            event.tenant_id = None;
+            event.bypass_reason = Some(reason.to_owned());
+        });
+        let asked = self.0.record.lock().as_ref().map(|open| open.event.clone());
+        let asked = asked.ok_or_else(unwritable)?;
+        let told: Vec<Written> = tenants
+            .iter()
+            .map(|tenant| {
+                let event = Event {
+                    id: Uuid::now_v7().hyphenated().to_string(),
+                    time: self.0.audit.now_us(),
+                    tenant_id: Some(tenant.to_string()),
+                    method: BYPASS.to_owned(),
+                    outcome: OK.to_owned(),
+                    ..asked.clone()
+                };
+                let (told, written) = oneshot::channel();
+                self.0.audit.push(Queued {
+                    event,
+                    told: Some(told),
+                    // The request that waits for them has room: to wait for more of it
+                    // here could be to wait for others who do the same.
+                    room: None,
+                });
+                written
+            })
+            .collect();
+        for written in told {
+            if !written.await.unwrap_or(false) {
+                return Err(unwritable());
+            }
+        }
+        Ok(())
     }
 
     /// Rows were answered or written.

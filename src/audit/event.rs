@@ -7,6 +7,10 @@ pub const OK: &str = "OK";
 /// The outcome of what its client gave up, or what was cut off.
 pub const CANCELLED: &str = "CANCELLED";
 
+/// The method of a record that says to a tenant that somebody read its rows who need
+/// not act for it.
+pub const BYPASS: &str = "bypass";
+
 /// One request or statement, as it is recorded when it has ended. The fields are the
 /// columns of `jammi.audit.events`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,4 +50,6 @@ pub struct Event {
     pub duration_us: i64,
     /// The code of gRPC that it ended with.
     pub outcome: String,
+    /// Why it read rows of tenants for whom whoever asked need not act.
+    pub bypass_reason: Option<String>,
 }

@@ -35,7 +35,7 @@ use crate::error::{Error, Result};
 
 pub use chain::{Hash, Place};
 pub use entry::{Entry, Written};
-pub use event::{CANCELLED, Event, OK};
+pub use event::{BYPASS, CANCELLED, Event, OK};
 pub use key::PublicKey;
 pub use read::{Events, Whose};
 pub use verify::{Fault, Report, verify};

@@ -23,8 +23,8 @@ const READ_BYTES: usize = 256 << 10;
 pub enum Whose {
     /// Everybody's, and those that belong to no tenant.
     Everybodys,
-    /// One tenant's.
-    Tenants(TenantId),
+    /// One tenant's, of those that ended after a time in microseconds since 1970.
+    Tenants(TenantId, i64),
     /// Nobody's.
     Nobodys,
 }
@@ -88,6 +88,8 @@ impl Lines {
 pub struct Events {
     /// The tenant whose they are to be, where they are not everybody's.
     tenant: Option<String>,
+    /// After when they are to have ended, in microseconds since 1970.
+    after_us: i64,
     segments: IntoIter<Segment>,
     lines: Option<Lines>,
     line: Vec<u8>,
@@ -99,7 +101,7 @@ impl Events {
     pub(super) fn of(directory: &Path, whose: Whose, since_us: Option<i64>) -> io::Result<Events> {
         let mut segments = match whose {
             Whose::Nobodys => Vec::new(),
-            Whose::Everybodys | Whose::Tenants(_) => listed(directory)?,
+            Whose::Everybodys | Whose::Tenants(..) => listed(directory)?,
         };
         if let Some(since_us) = since_us {
             let mut earlier = 0;
@@ -113,11 +115,13 @@ impl Events {
             }
             segments.drain(..earlier);
         }
+        let (tenant, after_us) = match whose {
+            Whose::Tenants(tenant, after_us) => (Some(tenant.to_string()), after_us),
+            Whose::Everybodys | Whose::Nobodys => (None, i64::MIN),
+        };
         Ok(Events {
-            tenant: match whose {
-                Whose::Tenants(tenant) => Some(tenant.to_string()),
-                Whose::Everybodys | Whose::Nobodys => None,
-            },
+            tenant,
+            after_us,
             segments: segments.into_iter(),
             lines: None,
             line: Vec::new(),
@@ -153,6 +157,7 @@ impl Events {
                         ..
                     }) = read
                         && (self.tenant.is_none() || event.tenant_id == self.tenant)
+                        && event.time > self.after_us
                     {
                         events.push(*event);
                     }

@@ -61,7 +61,8 @@ pub(super) struct Queued {
     pub event: Event,
     /// Told whether it is on the disk, as soon as that is known.
     pub told: Option<oneshot::Sender<bool>>,
-    pub room: OwnedSemaphorePermit,
+    /// Given back when it is written; a record may go without, beside one that has it.
+    pub room: Option<OwnedSemaphorePermit>,
 }
 
 impl Queue {

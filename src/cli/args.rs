@@ -582,6 +582,13 @@ pub struct QueryArgs {
     /// Write the rows to a file, which appears when all of them are written.
     #[arg(short = 'o', long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Read the rows of these tenants through a server, with the role super-admin. It is
+    /// recorded for each of them before there are any.
+    #[arg(long, value_name = "UUID", value_delimiter = ',', requires = "reason")]
+    pub bypass: Vec<TenantId>,
+    /// Why their rows are read.
+    #[arg(long, value_name = "TEXT", requires = "bypass")]
+    pub reason: Option<String>,
     /// How the rows are written.
     #[command(flatten)]
     pub format: OutputArgs,

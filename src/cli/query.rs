@@ -9,12 +9,13 @@ use super::failure::{Failure, Outcome};
 use super::output::Output;
 use super::progress::Progress;
 use super::statements::split_script;
-use super::target::Target;
+use super::target::{Bypass, Rows, Target};
 
 /// Statements and where their rows go.
 #[derive(Debug)]
 pub struct Job {
     script: String,
+    bypass: Option<Bypass>,
     format: OutputFormat,
     output: Option<PathBuf>,
 }
@@ -40,8 +41,18 @@ impl Job {
                  one by one, or use table, csv, json or ndjson"
             )));
         }
+        let bypass = args.reason.map(|reason| Bypass {
+            tenants: args.bypass,
+            reason,
+        });
+        if statements > 1 && bypass.is_some() {
+            return Err(Failure::Usage(format!(
+                "--bypass is for one statement, and there are {statements}: run them one by one"
+            )));
+        }
         Ok(Job {
             script,
+            bypass,
             format,
             output: args.output,
         })
@@ -55,7 +66,13 @@ impl Job {
         };
         let statements = split_script(&self.script);
         for (index, sql) in statements.iter().enumerate() {
-            let ran = run_statement(target, sql, &mut output).await;
+            let ran = match &self.bypass {
+                Some(bypass) => {
+                    let rows = target.query_bypassing(sql, bypass);
+                    stream_rows(rows, &mut output).await
+                }
+                None => run_statement(target, sql, &mut output).await,
+            };
             match statements.len() {
                 1 => ran?,
                 _ => ran.map_err(|error| error.in_context(format!("statement {}", index + 1)))?,
@@ -67,8 +84,15 @@ impl Job {
 
 /// Runs one statement, and answers what is known of it when it is done.
 pub async fn run_statement(target: &Target, sql: &str, output: &mut Output) -> Outcome<Progress> {
+    stream_rows(target.query(sql), output).await
+}
+
+async fn stream_rows(
+    rows: impl Future<Output = Outcome<Rows>>,
+    output: &mut Output,
+) -> Outcome<Progress> {
     let mut progress = Progress::start();
-    let rows = progress.watch(target.query(sql)).await?;
+    let rows = progress.watch(rows).await?;
     output.stream(rows, &mut progress).await?;
     Ok(progress)
 }
@@ -98,6 +122,8 @@ mod tests {
             command: None,
             file: file.map(Path::to_owned),
             output: None,
+            bypass: Vec::new(),
+            reason: None,
             format: OutputArgs { format },
         })
     }

@@ -57,7 +57,7 @@ impl Engine {
             }
             Peeked::Rows(rows) => rows,
         };
-        let _meter = self.tenants().usage().begin(scope.tenant());
+        let _meter = self.tenants().usage().begin(scope.payer());
         let rows = match statement.over_rows(&parameters, rows)? {
             Over::Rows(statement) => {
                 let answer = self.execute_within(scope, &statement, &[], within).await?;

@@ -1,7 +1,7 @@
 //! `jammi.audit.events`: the audit trail as rows.
 //!
 //! Invariant: a tenant sees its own records and nobody else's, not even those that
-//! belong to no tenant; a session that is bound to none sees all of them if its
+//! belong to no tenant, or to one of its id that was erased; a session that is bound to none sees all of them if its
 //! principal runs the installation, and else none. The reader keeps to that, and the
 //! guard above it to the caller's lanes.
 
@@ -20,6 +20,7 @@ use futures::stream;
 
 use super::fault::carried;
 use crate::audit::{self, Audit, Event, Whose};
+use crate::tenancy::Tenants;
 use crate::tenant::{OPERATOR, Scope};
 
 /// The fields of an [`Event`].
@@ -44,29 +45,51 @@ pub(super) static EVENTS: LazyLock<SchemaRef> = LazyLock::new(|| {
         Field::new("bytes", DataType::Int64, false),
         Field::new("duration_us", DataType::Int64, false),
         Field::new("outcome", DataType::Utf8, false),
+        Field::new("bypass_reason", DataType::Utf8, true),
     ]))
 });
 
+/// Whether a scope sees everybody's records.
+pub(super) fn sees_all(scope: &Scope) -> bool {
+    scope.tenant().is_none() && scope.principal().has_role(OPERATOR)
+}
+
 /// Whose records a scope sees.
-pub(super) fn whose(scope: &Scope) -> Whose {
-    match scope.tenant() {
-        Some(tenant) => Whose::Tenants(tenant),
-        None if scope.principal().has_role(OPERATOR) => Whose::Everybodys,
+async fn whose(scope: &Scope, tenants: &Tenants) -> crate::error::Result<Whose> {
+    Ok(match scope.tenant() {
+        // The trail is its tenants' and the operator's.
+        Some(_) if scope.is_bypass() => Whose::Nobodys,
+        Some(tenant) => {
+            let erased_ms = tenants.erased_at_ms(tenant).await?;
+            Whose::Tenants(
+                tenant,
+                erased_ms.map_or(i64::MIN, |ms| (ms + 1).saturating_mul(1_000)),
+            )
+        }
+        None if sees_all(scope) => Whose::Everybodys,
         None => Whose::Nobodys,
-    }
+    })
+}
+
+/// The audit trail, and those whose records it holds.
+#[derive(Clone, Debug)]
+pub(super) struct EventsTable {
+    pub audit: Audit,
+    pub tenants: Tenants,
 }
 
 /// A scan of the columns `read` of what has ended by now, which reads no more than it
 /// has to for rows for which `filters` are true.
 pub(super) async fn scan_events(
-    audit: &Audit,
-    whose: Whose,
+    table: &EventsTable,
+    scope: &Scope,
     read: &Vec<usize>,
     filters: &[Expr],
 ) -> Result<Arc<dyn ExecutionPlan>> {
-    audit.flush().await;
+    let whose = whose(scope, &table.tenants).await.map_err(carried)?;
+    table.audit.flush().await;
     let records = Records {
-        audit: audit.clone(),
+        audit: table.audit.clone(),
         whose,
         since_us: filters.iter().filter_map(earliest).max(),
     };

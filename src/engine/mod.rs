@@ -152,6 +152,7 @@ impl Parts {
             sources: &self.sources,
             chunks: &self.chunks,
             audit: &self.audit,
+            tenants: &self.tenants,
         }
     }
 }
@@ -397,6 +398,9 @@ impl Engine {
         if statement.makes_temporary() {
             temporary::session_of(scope)?;
         }
+        if scope.is_bypass() && !statement.kind().reads() {
+            scope.require_writing()?;
+        }
         Ok(statement)
     }
 
@@ -614,7 +618,7 @@ impl Engine {
         if let Some(transaction) = within {
             self.in_scope(scope, transaction)?;
         }
-        let meter = self.0.tenants.usage().begin(scope.tenant());
+        let meter = self.0.tenants.usage().begin(scope.payer());
         self.is_at(Stage::Running);
         if let Action::Read(reading) = statement.action() {
             let reads = match within {

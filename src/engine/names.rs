@@ -43,6 +43,7 @@ use super::SourceReader;
 use super::activity::server_tables;
 use super::coercion;
 use super::context::Planner;
+use super::events::EventsTable;
 use super::fault::{carried, planning};
 use super::guard::{Rows, ScopedTable};
 use super::numbers;
@@ -60,6 +61,7 @@ use crate::catalog::{
 };
 use crate::error::Error;
 use crate::table::ChunkCache;
+use crate::tenancy::Tenants;
 use crate::tenant::{Lane, Scope};
 
 /// The catalog of tables whose rows are stored here.
@@ -194,6 +196,8 @@ pub(super) struct Origins<'a> {
     pub sources: &'a SourceReader,
     pub chunks: &'a ChunkCache,
     pub audit: &'a Audit,
+    /// Which of its records are of tenants that are no more.
+    pub tenants: &'a Tenants,
 }
 
 /// What [`TARGET`] means in the query of a write.
@@ -306,7 +310,10 @@ impl<'a> Resolver<'a> {
                 _ => return None,
             },
             (SYSTEM_CATALOG, AUDIT_SCHEMA) if table == "events" => {
-                Rows::System(SystemTable::Events(self.origins.audit.clone()))
+                Rows::System(SystemTable::Events(EventsTable {
+                    audit: self.origins.audit.clone(),
+                    tenants: self.origins.tenants.clone(),
+                }))
             }
             (catalog, PUBLIC_SCHEMA) if catalog == table => {
                 Rows::Source(self.origins.sources.table(self.snapshot.source(table)?))

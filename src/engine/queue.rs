@@ -99,7 +99,7 @@ impl Queue {
     /// `ResourceExhausted` when too many of its tenant wait already, and when it has
     /// waited for too long.
     pub(super) async fn enter(self: &Arc<Self>, scope: &Scope) -> Result<Place> {
-        let tenant = scope.tenant();
+        let tenant = scope.payer();
         let given = {
             let mut state = self.state.lock();
             let line = state.lines.entry(tenant).or_default();

@@ -15,11 +15,10 @@ use datafusion::logical_expr::Expr;
 use datafusion::physical_plan::collect;
 
 use super::activity::{self, Served};
-use super::events::{EVENTS, scan_events, whose};
+use super::events::{EVENTS, EventsTable, scan_events, sees_all};
 use super::fault::carried;
 use super::names::TableEntry;
 use super::types::type_name;
-use crate::audit::{Audit, Whose};
 use crate::catalog::{Catalog, CatalogSnapshot, Model, Relation, RelationBody, Source};
 use crate::error::Error;
 use crate::policy::LanePredicate;
@@ -49,7 +48,7 @@ pub(super) enum SystemTable {
     Queries(Served),
     /// The sessions, likewise.
     Sessions(Served),
-    Events(Audit),
+    Events(EventsTable),
     /// A table of `information_schema`, made over what its scope sees.
     Information(Arc<dyn TableProvider>),
     /// `information_schema.columns`, and the tables that it is about: types have
@@ -124,7 +123,7 @@ impl SystemTable {
     ) -> crate::error::Result<Option<(String, LanePredicate)>> {
         match self {
             // Of everybody, for one who may see that.
-            SystemTable::Events(_) if whose(scope) == Whose::Everybodys => Ok(None),
+            SystemTable::Events(_) if sees_all(scope) => Ok(None),
             SystemTable::Sources(_)
             | SystemTable::Models(_)
             | SystemTable::Tables(_)
@@ -156,9 +155,9 @@ impl SystemTable {
                     output,
                 });
             }
-            SystemTable::Events(audit) => {
+            SystemTable::Events(table) => {
                 let Columns { read, output, lane } = self.columns(scope, projection)?;
-                let plan = scan_events(audit, whose(scope), &read, filters).await?;
+                let plan = scan_events(table, scope, &read, filters).await?;
                 return Ok(LaneScan { plan, lane, output });
             }
             SystemTable::Columns(table, entries) => {

@@ -79,7 +79,7 @@ impl Turns {
     /// Starts a piece of work for `scope`.
     pub(super) fn begin(&self, scope: &Scope) -> Arc<Work> {
         Arc::new(Work {
-            tenant: self.of(scope.tenant()),
+            tenant: self.of(scope.payer()),
             abandoned: AtomicBool::new(false),
             due: self.timeout.map(|timeout| Due {
                 timeout,

@@ -9,7 +9,7 @@
 //!       -> tonic-web   gRPC-Web becomes gRPC
 //!       -> observe     status, duration, panics
 //!       -> tenant      jammi-session-id becomes an Admitted, or a refusal
-//!       -> standing    whether the tenant may be used
+//!       -> standing    whether the tenant may be used, and a bypass of tenants
 //!       -> session, catalog, operator, tenants, flight
 //! ```
 //!
@@ -18,6 +18,7 @@
 
 mod accept;
 mod authenticate;
+pub(crate) mod bypass;
 pub mod catalog;
 mod console;
 pub mod credentials;

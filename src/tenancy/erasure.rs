@@ -21,10 +21,11 @@ use crate::error::{Error, Result};
 use crate::tenant::{Principal, TenantId};
 
 /// What is left of a tenant that is erased.
-const KEPT: [&str; 4] = [
+const KEPT: [&str; 5] = [
     "the files of its sources, which were never in this installation's keeping",
     "backups, exports and copies that were made before",
     "what logs hold, and the devices of the disk may still hold",
+    "records of the audit trail, which only the operator reads from now on",
     "this certificate",
 ];
 
@@ -161,6 +162,19 @@ impl Tenants {
             Some(Erased { number, tenant })
         });
         Ok(parsed.collect())
+    }
+
+    /// When the last erasure of a tenant was done, in milliseconds since 1970.
+    ///
+    /// # Errors
+    /// The storage's.
+    pub async fn erased_at_ms(&self, id: TenantId) -> Result<Option<i64>> {
+        let erased = self.backend().system_read(move |system| {
+            let mut select = system
+                .prepare_cached("SELECT max(ended_at_ms) FROM erasures WHERE tenant_id = ?1")?;
+            Ok(select.query_row([id.to_string()], |row| row.get(0))?)
+        });
+        Ok(erased.await?)
     }
 
     /// Notes that the erasure has begun, with what there is.

@@ -7,6 +7,7 @@
 //! of that in any process is seen by the next request.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use rusqlite::Transaction;
@@ -26,6 +27,12 @@ const DEPTH_MAX: usize = 64;
 /// The tenants of an installation. Clones share what they know.
 #[derive(Clone)]
 pub struct Tenants(Arc<Parts>);
+
+impl fmt::Debug for Tenants {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tenants(..)")
+    }
+}
 
 struct Parts {
     rows: Registry<Row>,

@@ -12,6 +12,8 @@ mod session_key;
 
 pub use binding::TenantBinding;
 pub use id::{SessionId, TenantId};
-pub use principal::{ActsFor, GLOBAL_WRITER, OPERATOR, Principal, ROLES, not_ones_own};
+pub use principal::{
+    ActsFor, GLOBAL_WRITER, OPERATOR, Principal, ROLES, SUPER_ADMIN, not_ones_own,
+};
 pub use scope::{Lane, Scope};
 pub use session_key::SessionKey;

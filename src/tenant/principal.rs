@@ -14,8 +14,11 @@ pub const GLOBAL_WRITER: &str = "global-writer";
 /// trail. It reads no tenant's rows.
 pub const OPERATOR: &str = "operator";
 
+/// The role that may read other tenants' rows, for one request at a time and on record.
+pub const SUPER_ADMIN: &str = "super-admin";
+
 /// Every role there is.
-pub const ROLES: [&str; 2] = [GLOBAL_WRITER, OPERATOR];
+pub const ROLES: [&str; 3] = [GLOBAL_WRITER, OPERATOR, SUPER_ADMIN];
 
 /// What is answered for a tenant that the caller does not act for, and for one that
 /// there is not.
@@ -173,11 +176,19 @@ impl Principal {
     /// # Errors
     /// [`Error::PermissionDenied`].
     pub fn require_operator(&self) -> Result<()> {
-        match self.has_role(OPERATOR) {
+        self.require(OPERATOR)
+    }
+
+    /// Refuses whoever does not have `role`.
+    ///
+    /// # Errors
+    /// [`Error::PermissionDenied`].
+    pub fn require(&self, role: &str) -> Result<()> {
+        match self.has_role(role) {
             true => Ok(()),
             false => Err(Error::PermissionDenied(format!(
-                "this takes the role {OPERATOR}, which the credential does not have: ask the \
-                 operator of the server"
+                "this takes the role {role}, which the credential does not have: ask the operator \
+                 of the server"
             ))),
         }
     }

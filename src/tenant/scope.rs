@@ -47,6 +47,7 @@ pub struct Scope {
     writable: Lane,
     readable: ReadableLanes,
     session: Option<SessionKey>,
+    is_bypass: bool,
 }
 
 /// The lanes in the order in which names are looked up.
@@ -69,6 +70,7 @@ impl Scope {
             writable: own,
             readable: ReadableLanes::OwnAndGlobal([own, Lane::Global]),
             session: None,
+            is_bypass: false,
         }
     }
 
@@ -101,6 +103,21 @@ impl Scope {
             writable: Lane::Global,
             readable: ReadableLanes::GlobalOnly([Lane::Global]),
             session: None,
+            is_bypass: false,
+        }
+    }
+
+    /// The scope of one request that reads the lanes of `tenant` and `others`, for whom
+    /// its principal need not act, and writes nothing. Names mean the objects of those
+    /// tenants in this order.
+    pub fn bypassing(
+        principal: Principal,
+        tenant: TenantId,
+        others: impl IntoIterator<Item = TenantId>,
+    ) -> Self {
+        Scope {
+            is_bypass: true,
+            ..Scope::tenant_below(principal, tenant, others)
         }
     }
 
@@ -123,6 +140,7 @@ impl Scope {
         self.principal == caller.principal
             && self.writable == caller.writable
             && self.readable == caller.readable
+            && self.is_bypass == caller.is_bypass
             && (self.session.is_none() || self.session == caller.session)
     }
 
@@ -141,6 +159,17 @@ impl Scope {
         self.writable.tenant()
     }
 
+    /// The tenant that the request is counted for, and whose share of the engine it
+    /// takes: nobody pays for what others look up in its rows.
+    pub fn payer(&self) -> Option<TenantId> {
+        self.tenant().filter(|_| !self.is_bypass)
+    }
+
+    /// Whether it reads rows of tenants for whom its principal need not act.
+    pub fn is_bypass(&self) -> bool {
+        self.is_bypass
+    }
+
     /// The one lane that the request writes, if it may: see
     /// [`Scope::require_writing`].
     pub fn writable(&self) -> Lane {
@@ -153,6 +182,13 @@ impl Scope {
     /// # Errors
     /// [`Error::PermissionDenied`].
     pub fn require_writing(&self) -> Result<()> {
+        if self.is_bypass {
+            return Err(Error::PermissionDenied(
+                "a request that bypasses tenants reads and does nothing else: send it without \
+                 jammi-bypass-reason, in a session that is bound to the tenant"
+                    .into(),
+            ));
+        }
         match self.writable {
             Lane::Tenant(_) => Ok(()),
             Lane::Global if self.principal.has_role(GLOBAL_WRITER) => Ok(()),

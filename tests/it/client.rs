@@ -33,6 +33,7 @@ pub struct Client {
     pub sessions: SessionServiceClient<Channel>,
     session: Option<&'static str>,
     authorization: Option<String>,
+    beside: Vec<(&'static str, String)>,
 }
 
 /// A client of each of two tenants, in sessions that are bound.
@@ -55,6 +56,7 @@ impl Client {
             sessions: SessionServiceClient::new(channel),
             session,
             authorization: None,
+            beside: Vec::new(),
         }
     }
 
@@ -78,6 +80,12 @@ impl Client {
         }
     }
 
+    /// The client with this metadata beside.
+    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.beside.push((name, value.into()));
+        self
+    }
+
     pub fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         if let Some(session) = self.session {
@@ -87,6 +95,10 @@ impl Client {
         if let Some(authorization) = &self.authorization {
             let value = authorization.parse().unwrap();
             request.metadata_mut().insert("authorization", value);
+        }
+        for (name, value) in &self.beside {
+            let value = value.parse().unwrap();
+            request.metadata_mut().append(*name, value);
         }
         request
     }

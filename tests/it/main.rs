@@ -11,6 +11,7 @@
 mod arrays;
 mod audit;
 mod authentication;
+mod bypass;
 mod cancel;
 mod cli;
 mod cli_tables;

@@ -34,6 +34,15 @@ use crate::server::proto::catalog::{
 };
 use crate::tenant::TenantId;
 
+/// Whose rows one query reads beside those of a tenant that is bound, and why.
+#[derive(Clone, Debug)]
+pub struct Bypass {
+    /// The tenants.
+    pub tenants: Vec<TenantId>,
+    /// What is recorded.
+    pub reason: String,
+}
+
 /// Where commands work.
 pub enum Target {
     /// The engine in this process.
@@ -130,6 +139,18 @@ impl Target {
     /// Starts one statement.
     pub async fn query(&self, sql: &str) -> Outcome<Rows> {
         each!(self.query(sql))
+    }
+
+    /// Starts one query that reads what `bypass` says.
+    pub async fn query_bypassing(&self, sql: &str, bypass: &Bypass) -> Outcome<Rows> {
+        match self {
+            Target::Embedded(_) => Err(Failure::Usage(
+                "--bypass is for a query through a server: name it with --url, or work as the \
+                 tenant with --tenant"
+                    .into(),
+            )),
+            Target::Remote(target) => target.query_bypassing(sql, bypass).await,
+        }
     }
 
     /// Every table that is visible, with its columns.

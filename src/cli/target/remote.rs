@@ -24,8 +24,9 @@ use uuid::Uuid;
 
 use super::super::failure::{Failure, Outcome, root_cause};
 use super::super::settings::Credential;
-use super::{Rows, ServerUrl, TableRecord, present, unreadable};
+use super::{Bypass, Rows, ServerUrl, TableRecord, present, unreadable};
 use crate::engine::may_assign;
+use crate::server::bypass::{REASON_HEADER, TENANTS_HEADER};
 use crate::server::proto::catalog::catalog_service_client::CatalogServiceClient;
 use crate::server::proto::catalog::{
     CreateTableRequest, DescribeModelRequest, DescribeSourceRequest, DescribeTableRequest,
@@ -159,6 +160,15 @@ impl Remote {
             self.learn_tenant().await;
         }
         rows
+    }
+
+    pub(super) async fn query_bypassing(&self, sql: &str, bypass: &Bypass) -> Outcome<Rows> {
+        let tenants: Vec<String> = bypass.tenants.iter().map(TenantId::to_string).collect();
+        let mut client = self.flight_sql();
+        client.set_header(TENANTS_HEADER, tenants.join(","));
+        client.set_header(REASON_HEADER, bypass.reason.as_str());
+        let info = client.execute(sql.to_owned(), None).await?;
+        rows(client, info).await
     }
 
     pub(super) async fn tables(&self) -> Outcome<Vec<TableRecord>> {

@@ -98,6 +98,16 @@ pub(super) fn leaves(action: &Action) -> bool {
     [session_options::SET, session_options::CLOSE].contains(&action.r#type.as_str())
 }
 
+/// Whether an action prepares a statement, or lets one go.
+pub(super) fn prepares(action: &Action) -> bool {
+    [
+        CREATE_PREPARED_STATEMENT,
+        CREATE_PREPARED_SUBSTRAIT_PLAN,
+        CLOSE_PREPARED_STATEMENT,
+    ]
+    .contains(&action.r#type.as_str())
+}
+
 /// What ListActions answers.
 pub(super) fn served() -> impl Iterator<Item = ActionType> {
     let served = SERVED.into_iter().filter(|(name, _)| {

@@ -17,6 +17,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::auth::{AuthenticationError, Credentials};
 use crate::error::Error;
 use crate::server::authenticate::GivenToken;
+use crate::server::bypass::no_query;
 use crate::server::status::to_status;
 use crate::server::tenant::Admitted;
 
@@ -119,6 +120,9 @@ impl FlightService for FlightServer {
         request: Request<Action>,
     ) -> Result<Response<Self::DoActionStream>, Status> {
         let (admitted, action) = admitted(request)?;
+        if admitted.is_bypass() && !action::prepares(&action) {
+            return Err(to_status(&no_query()));
+        }
         if !action::leaves(&action) {
             admitted
                 .require_standing()

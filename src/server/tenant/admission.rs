@@ -6,6 +6,7 @@
 //! looked at here.
 
 use std::str::FromStr;
+use std::sync::Arc;
 
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 use tonic::service::Interceptor;
@@ -35,6 +36,8 @@ pub struct Admitted {
     /// Whether the session is bound to a tenant that its principal may act as no more.
     is_withdrawn: bool,
     standing: Standing,
+    /// The tenants whose rows the request reads in place of what its session is bound to.
+    bypassed: Option<Arc<[TenantId]>>,
     generation: u64,
     unbound_generation: u64,
     anonymous_reads: bool,
@@ -67,6 +70,10 @@ impl Admitted {
     /// does not allow that, and [`Error::PermissionDenied`] when the principal may not
     /// act as the one that is, or nobody may.
     pub fn scope(&self) -> Result<Scope> {
+        if let Some([first, others @ ..]) = self.bypassed.as_deref() {
+            let principal = self.principal.clone();
+            return Ok(Scope::bypassing(principal, *first, others.iter().copied()));
+        }
         if self.is_withdrawn {
             return Err(not_ones_own());
         }
@@ -104,7 +111,7 @@ impl Admitted {
     pub(in crate::server) fn has_scope(&self) -> bool {
         !self.is_withdrawn
             && self.standing.is_good()
-            && (self.tenant.is_some() || self.anonymous_reads)
+            && (self.tenant.is_some() || self.is_bypass() || self.anonymous_reads)
     }
 
     /// What a statement that does nothing but bind the session is planned and sealed
@@ -207,6 +214,18 @@ impl Admitted {
         self.standing.require().map(drop)
     }
 
+    /// Has the request read the rows of `tenants`, and do nothing else.
+    pub(in crate::server) fn bypasses(&mut self, tenants: Arc<[TenantId]>) {
+        self.tenant = None;
+        self.is_withdrawn = false;
+        self.bypassed = Some(tenants);
+    }
+
+    /// Whether the request reads rows of tenants for whom its principal need not act.
+    pub(in crate::server) fn is_bypass(&self) -> bool {
+        self.bypassed.is_some()
+    }
+
     /// Notes how the tenant that is bound stands with the operator.
     pub(in crate::server) fn stands(&mut self, standing: Standing) {
         self.standing = standing;
@@ -285,6 +304,7 @@ impl TenantInterceptor {
             tenant: tenant.filter(|_| !is_withdrawn),
             is_withdrawn,
             standing: Standing::default(),
+            bypassed: None,
             generation: bound.map_or(unbound_generation, |bound| bound.generation),
             unbound_generation,
             anonymous_reads: self.anonymous_reads,
