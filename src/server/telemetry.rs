@@ -143,6 +143,10 @@ fn describe() {
             "Connections that were not encrypted, by port and reason",
         ),
         (
+            "jammi_usage_uncounted_total",
+            "Statements that were not counted for their tenants, of whom too many had some",
+        ),
+        (
             "jammi_session_refusals_total",
             "Bindings refused because of sessions.max",
         ),
