@@ -130,14 +130,18 @@ impl Entry {
     }
 
     /// The tables that the statement names, and the scope that their scans were
-    /// confined to.
+    /// confined to, by which policies.
     pub fn reads(&self, tables: &[String], scope: &Scope) {
         self.fill(|event| {
             event.tables = tables.to_vec();
-            event.scopes = match tables.is_empty() {
-                true => Vec::new(),
-                false => scope.readable().iter().map(ToString::to_string).collect(),
-            };
+            event.scopes = Vec::new();
+            event.policies = Vec::new();
+            if !tables.is_empty() {
+                let lanes = scope.readable().iter();
+                event.scopes = lanes.map(ToString::to_string).collect();
+                let policies = scope.policies().iter();
+                event.policies = policies.map(ToString::to_string).collect();
+            }
         });
     }
 

@@ -42,6 +42,8 @@ pub struct Event {
     pub tables: Vec<String>,
     /// The lanes that the scans of those were confined to.
     pub scopes: Vec<String>,
+    /// Why they were confined to those: `own`, `above`, `shared`, `bypass`.
+    pub policies: Vec<String>,
     /// Rows that were answered, or those that were written.
     pub rows: i64,
     /// Bytes of the answer.

@@ -41,6 +41,7 @@ pub(super) static EVENTS: LazyLock<SchemaRef> = LazyLock::new(|| {
         Field::new("statement", DataType::Utf8, true),
         Field::new("tables", texts(), false),
         Field::new("scopes", texts(), false),
+        Field::new("policies", texts(), false),
         Field::new("rows", DataType::Int64, false),
         Field::new("bytes", DataType::Int64, false),
         Field::new("duration_us", DataType::Int64, false),

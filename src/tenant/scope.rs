@@ -218,6 +218,16 @@ impl Scope {
         }
     }
 
+    /// The policies by which the scope came to be, as the audit trail names them.
+    pub fn policies(&self) -> &'static [&'static str] {
+        match &self.readable {
+            _ if self.is_bypass => &["bypass", "shared"],
+            ReadableLanes::GlobalOnly(_) => &["shared"],
+            ReadableLanes::OwnAndGlobal(_) => &["own", "shared"],
+            ReadableLanes::WithAbove(_) => &["own", "above", "shared"],
+        }
+    }
+
     /// The tenants whose rows the request reads, its own first.
     pub fn tenants(&self) -> impl Iterator<Item = TenantId> {
         self.readable().iter().filter_map(|lane| lane.tenant())

@@ -196,12 +196,14 @@ async fn each_tenant_reads_that_and_why_its_rows_were_read() {
 
     let operator = world.guarded.key("ops", &[], &[OPERATOR]).await;
     let mut operator = world.guarded.client(&operator, None).await;
-    let whole = "SELECT statement, scopes FROM jammi.audit.events \
+    let whole = "SELECT statement, scopes, policies FROM jammi.audit.events \
                  WHERE bypass_reason = 'ticket 7: totals' AND method LIKE '%/DoGet'";
     let told = shown(&mut operator, whole).await;
     let scopes = format!("[tenant {ALICE}, tenant {BOB}, global]");
     assert!(
-        told.contains("SELECT count(*) FROM visits") && told.contains(&scopes),
+        told.contains("SELECT count(*) FROM visits")
+            && told.contains(&scopes)
+            && told.contains("[bypass, shared]"),
         "{told}"
     );
     // The trail is not among what such a request reads.
