@@ -164,6 +164,7 @@ async fn serve_says_where_it_listens_and_how_it_is_secured() {
 async fn a_json_log_has_the_request_id_on_every_request() {
     let dir = tempfile::tempdir().unwrap();
     let mut command = command(dir.path());
+    command.env("JAMMI_LOG__FILTER", "info,jammi_db::server::observe=debug");
     let server = Process::start(command.env("JAMMI_LOG__FORMAT", "json")).await;
     bind(&mut server.sessions().await, "s1", ALICE)
         .await

@@ -338,7 +338,8 @@ def test_serve_beyond_loopback_warns_and_registers_nothing(start, client, alice,
 
 
 def test_json_logs_are_json(start, client, alice):
-    server = start("data", "--sample", env={"JAMMI_LOG__FORMAT": "json"})
+    log = {"JAMMI_LOG__FORMAT": "json", "JAMMI_LOG__FILTER": "info,jammi_db::server::observe=debug"}
+    server = start("data", "--sample", env=log)
     client(alice, of=server).bound()
     server.wait_for_stderr("GetTenant")
     server.stop()
