@@ -24,6 +24,7 @@ use futures::TryStreamExt;
 use jammi_db::config::JammiConfig;
 use jammi_db::engine::{Engine, NameDefaults, RegisterSource, TenantColumnChoice};
 use jammi_db::tenant::{Principal, Scope};
+use tempfile::TempDir;
 
 use data::{Data, FEW_TENANTS, MANY_TENANTS, TENANT_ROWS, WHOLE_ROWS, tenant};
 use shared::Outcome;
@@ -98,12 +99,17 @@ async fn serve_bare(data_dir: &Path) -> Outcome {
 }
 
 async fn figures(kept: &Path, data: &Data) -> Outcome<Figures> {
-    let artifacts = tempfile::tempdir_in(kept)?;
-    let config = JammiConfig {
-        artifact_dir: artifacts.path().to_owned(),
-        ..JammiConfig::default()
+    // The server is alone on its directory, as it is where it is installed.
+    let (artifacts, own) = (tempfile::tempdir_in(kept)?, tempfile::tempdir_in(kept)?);
+    let opened = |artifacts: &TempDir| {
+        let config = JammiConfig {
+            artifact_dir: artifacts.path().to_owned(),
+            ..JammiConfig::default()
+        };
+        async move { Engine::open(&config).await }
     };
-    let engine = Engine::open(&config).await?;
+    register(&opened(&artifacts).await?, data).await?;
+    let engine = opened(&own).await?;
     register(&engine, data).await?;
     let jammi = Server::jammi(artifacts.path(), &[])?;
     let bare = bare::start(kept)?;
