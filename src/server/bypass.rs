@@ -93,13 +93,13 @@ fn unadmitted() -> Error {
 
 /// What a request says of it.
 #[derive(Debug, PartialEq)]
-struct Asked {
+pub(super) struct Asked {
     tenants: Arc<[TenantId]>,
     reason: String,
 }
 
 impl Asked {
-    fn of(headers: &HeaderMap) -> Result<Self> {
+    pub(super) fn of(headers: &HeaderMap) -> Result<Self> {
         let reason = only(headers, REASON_HEADER, "say why the request is made")?;
         let reason = reason.trim();
         if reason.is_empty() || reason.len() > REASON_BYTES_MAX {
@@ -126,6 +126,20 @@ impl Asked {
             tenants: tenants.into(),
             reason: reason.to_owned(),
         })
+    }
+}
+
+#[cfg(any(test, fuzzing))]
+impl Asked {
+    /// Holds of whatever could be read.
+    pub(super) fn check(&self) {
+        assert!((1..=TENANTS_MAX).contains(&self.tenants.len()));
+        assert!((1..=REASON_BYTES_MAX).contains(&self.reason.len()));
+        assert!(
+            self.reason
+                .bytes()
+                .all(|byte| byte == b'\t' || (b' '..0x7f).contains(&byte))
+        );
     }
 }
 

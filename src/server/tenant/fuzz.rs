@@ -7,10 +7,18 @@ use tonic::metadata::MetadataMap;
 
 use super::admission::session_of;
 use super::cookie;
+use crate::server::bypass::{Asked, REASON_HEADER, TENANTS_HEADER};
 use crate::tenant::{SessionId, TenantId};
 
 /// The headers that are read, which the first byte of a line chooses from.
-const NAMES: [&str; 4] = [super::SESSION_HEADER, "cookie", "origin", "x-request-id"];
+const NAMES: [&str; 6] = [
+    "origin",
+    "x-request-id",
+    REASON_HEADER,
+    TENANTS_HEADER,
+    super::SESSION_HEADER,
+    "cookie",
+];
 
 /// Reads lines as headers: a session that they name is one that could be named.
 pub fn headers(data: &[u8]) {
@@ -29,6 +37,9 @@ pub fn headers(data: &[u8]) {
             // Canonical, so that it is one spelling that is stored.
             assert_eq!(tenant.to_string(), text.to_ascii_lowercase());
         }
+    }
+    if let Ok(asked) = Asked::of(&headers) {
+        asked.check();
     }
     let metadata = MetadataMap::from_headers(headers);
     let _ = cookie::is_of_page(&metadata);
