@@ -130,8 +130,10 @@ impl Queue {
             let is_asked = state.is_over || !state.asking.is_empty();
             if is_asked || at.is_some_and(|at| at <= now) {
                 state.due = None;
+                // As many may come again: their room is made here, and not by them.
+                let room = Vec::with_capacity(state.waiting.len());
                 return Work {
-                    records: std::mem::take(&mut state.waiting),
+                    records: std::mem::replace(&mut state.waiting, room),
                     asking: std::mem::take(&mut state.asking),
                     is_over: state.is_over,
                 };
