@@ -195,6 +195,34 @@ async fn a_renewed_ticket_is_the_same_query() {
     assert_eq!(ids(&mut alice).await, [3]);
 }
 
+/// A ticket is taken until it expires, and one that was renewed for longer.
+#[tokio::test]
+async fn a_renewed_ticket_outlives_the_first() {
+    let server = TestServer::start_with(|config| config.server.handle_ttl_secs = 1).await;
+    let (mut alice, mut bob) = alice_and_bob(&server).await;
+    let info = alice.info(&statement("SELECT 7 AS seven")).await.unwrap();
+    let first = ticket(&info);
+    let mut renewed = info.endpoint[0].clone();
+    let expired = loop {
+        renewed = renew(&mut alice, renewed).await.unwrap();
+        if let Err(expired) = alice.get(first.clone()).await {
+            break expired;
+        }
+    };
+    refused(
+        Err::<(), _>(expired),
+        Code::FailedPrecondition,
+        "has expired",
+    );
+    let late = renew(&mut alice, info.endpoint[0].clone()).await;
+    refused(late, Code::FailedPrecondition, "has expired");
+    let rows = alice.get(renewed.ticket.clone().unwrap()).await.unwrap();
+    assert_eq!(rows[0].column(0).as_primitive::<Int64Type>().value(0), 7);
+    // Whose it was is not told by what is told of its time.
+    let foreign = bob.get(first).await;
+    refused(foreign, Code::FailedPrecondition, "another session");
+}
+
 #[tokio::test]
 async fn what_names_no_query_is_told_so() {
     let server = TestServer::start().await;

@@ -171,6 +171,65 @@ async fn a_bad_row_in_the_last_batch_leaves_nothing() {
     );
 }
 
+/// The messages of a put of `batch`, its schema first.
+async fn messages(command: Option<&CommandStatementIngest>, batch: RecordBatch) -> Vec<FlightData> {
+    let encoder = FlightDataEncoderBuilder::new()
+        .with_flight_descriptor(command.map(crate::client::descriptor))
+        .with_schema(batch.schema())
+        .build(futures::stream::iter([Ok(batch)]));
+    encoder.try_collect().await.unwrap()
+}
+
+#[tokio::test]
+async fn a_last_batch_of_another_schema_leaves_nothing() {
+    let (_server, mut alice, mut bob) = world().await;
+    with_tables(&mut alice, &mut bob).await;
+    for client in [&mut alice, &mut bob] {
+        client
+            .update("INSERT INTO t VALUES (-1, 'canary')")
+            .await
+            .unwrap();
+    }
+    let texts: ArrayRef = Arc::new(StringArray::from(vec!["7", "8"]));
+    let narrow: ArrayRef = Arc::new(Int32Array::from(vec![7, 8]));
+    let others = [
+        columns(vec![("id", texts.clone())]),
+        columns(vec![("id", narrow)]),
+        columns(vec![("other", texts.clone())]),
+        columns(vec![("id", texts.clone()), ("word", texts)]),
+    ];
+    let id = alice.begin().await.unwrap();
+    let within = CommandStatementIngest {
+        transaction_id: Some(id.clone()),
+        ..append("t")
+    };
+    for command in [append("t"), create("made"), replace("t"), within] {
+        for other in &others {
+            let other = messages(None, other.clone()).await;
+            // With its schema before it, and without.
+            for last in [&other[..], &other[1..]] {
+                let mut sent = messages(Some(&command), numbers("id", 0..100_000)).await;
+                sent.extend_from_slice(last);
+                let request = alice.request(futures::stream::iter(sent));
+                let answer = match alice.flight.do_put(request).await {
+                    Ok(results) => results.into_inner().try_collect::<Vec<_>>().await,
+                    Err(refused) => Err(refused),
+                };
+                refused(answer, Code::InvalidArgument, "");
+                let found = match &command.transaction_id {
+                    Some(id) => alice.query_in("SELECT id FROM t", id).await.unwrap(),
+                    None => alice.shows("SELECT id FROM t").await,
+                };
+                assert_eq!(found, "-1");
+                refused(alice.query("SELECT * FROM made").await, Code::NotFound, "");
+            }
+        }
+    }
+    alice.commit(&id).await.unwrap();
+    assert_eq!(alice.shows("SELECT id, word FROM t").await, "-1|canary");
+    assert_eq!(bob.shows("SELECT id, word FROM t").await, "-1|canary");
+}
+
 #[tokio::test]
 async fn an_ingest_takes_part_in_a_transaction() {
     let (_server, mut alice, mut bob) = world().await;

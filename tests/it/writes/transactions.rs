@@ -1,5 +1,7 @@
 //! Transactions and savepoints.
 
+use std::time::{Duration, Instant};
+
 use super::*;
 
 #[tokio::test]
@@ -92,6 +94,33 @@ async fn a_transaction_is_its_session_s_alone() {
     alice.commit(&id).await.unwrap();
     assert_eq!(alice.shows("SELECT id FROM t").await, "1");
     assert_eq!(bob.shows("SELECT count(*) FROM t").await, "0");
+}
+
+/// One that nobody uses is rolled back, and holds up no other.
+#[tokio::test]
+async fn an_idle_transaction_expires() {
+    let server = TestServer::start_with(|config| config.transactions.idle_timeout_secs = 1).await;
+    let (mut alice, mut bob) = alice_and_bob(&server).await;
+    with_tables(&mut alice, &mut bob).await;
+    let id = alice.begin().await.unwrap();
+    let insert = "INSERT INTO t VALUES (1, 'a')";
+    alice.update_in(insert, Some(&id)).await.unwrap();
+    let until = Instant::now() + Duration::from_secs(60);
+    // As long as it is open another writer of the lane waits, and is told to come again.
+    let mut sibling = Client::connect(&server, Some("alice")).await;
+    while let Err(waiting) = sibling.update("INSERT INTO t VALUES (2, 'b')").await {
+        assert!(Instant::now() < until, "{waiting:?}");
+    }
+    let gone = alice.update_in(insert, Some(&id)).await.unwrap_err();
+    assert!(
+        gone.message().contains("transactions.idle_timeout_secs"),
+        "{gone:?}"
+    );
+    refused(alice.commit(&id).await, gone.code(), "");
+    assert_eq!(alice.shows("SELECT id, word FROM t").await, "2|b");
+    assert_eq!(bob.shows("SELECT count(*) FROM t").await, "0");
+    let (_, metrics) = server.page("/metrics").await;
+    assert!(metrics.contains("\njammi_transactions 0\n"), "{metrics}");
 }
 
 #[tokio::test]
