@@ -88,7 +88,13 @@ export const test = base.extend<{ tab: Tab }, WorkerFixtures>({
     async ({}, use) => {
       const server = await Server.start({ JAMMI_CONSOLE__ENABLED: "true" });
       await use(server);
-      for (const gauge of ["jammi_requests_active", "jammi_transactions", "jammi_panics_total"]) {
+      for (const gauge of [
+        "jammi_requests_active",
+        "jammi_queries_running",
+        "jammi_queries_polled",
+        "jammi_transactions",
+        "jammi_panics_total",
+      ]) {
         await expect.poll(() => server.metric(gauge), { message: gauge }).toBe(0);
       }
       await server.stop();

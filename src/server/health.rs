@@ -5,7 +5,9 @@
 //! the server stops accepting. A watch ends with NOT_SERVING, so that watching
 //! clients do not hold up a server that drains.
 
+use std::collections::BTreeSet;
 use std::pin::Pin;
+use std::sync::LazyLock;
 
 use futures::Stream;
 use tokio::sync::watch;
@@ -14,14 +16,16 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::Health;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-/// The services that can be asked for; the empty name is the server itself.
-const SERVICES: [&str; 5] = [
-    "",
-    "arrow.flight.protocol.FlightService",
-    "jammi.v1.catalog.CatalogService",
-    "jammi.v1.operator.OperatorService",
-    "jammi.v1.session.SessionService",
-];
+use super::methods::method_names;
+
+/// The services that can be asked for: each that answers requests, and with the empty
+/// name the server itself.
+static SERVICES: LazyLock<BTreeSet<&str>> = LazyLock::new(|| {
+    let of_others = |service: &&str| !service.starts_with("grpc.");
+    let paths = method_names().into_iter();
+    let services = paths.filter_map(|path| path.split('/').nth(1));
+    services.filter(of_others).chain([""]).collect()
+});
 
 /// The switch. Clones share it.
 #[derive(Clone, Debug)]
@@ -68,7 +72,8 @@ impl Health for HealthService {
     ) -> Result<Response<HealthCheckResponse>, Status> {
         if !SERVICES.contains(&request.get_ref().service.as_str()) {
             return Err(Status::not_found(format!(
-                "service is not known: ask for one of {SERVICES:?}"
+                "service is not known: ask for one of {:?}",
+                *SERVICES
             )));
         }
         Ok(Response::new(answer(self.readiness.is_serving())))
@@ -124,7 +129,7 @@ mod tests {
     async fn a_watch_ends_when_the_server_drains() {
         let readiness = Readiness::serving();
         let health = HealthService::new(readiness.clone());
-        for service in SERVICES {
+        for service in SERVICES.iter().copied() {
             let checked = health.check(ask(service)).await.unwrap();
             assert_eq!(checked.get_ref().status(), ServingStatus::Serving);
         }

@@ -189,10 +189,17 @@ def test_the_services_describe_themselves(client):
         "jammi.v1.session.SessionService",
         "jammi.v1.catalog.CatalogService",
         "jammi.v1.operator.OperatorService",
+        "jammi.v1.tenants.TenantService",
+        "arrow.flight.protocol.FlightService",
         "grpc.health.v1.Health",
     } <= set(database.get_services())
-    service = DescriptorPool(database).FindServiceByName("jammi.v1.session.SessionService")
+    pool = DescriptorPool(database)
+    service = pool.FindServiceByName("jammi.v1.session.SessionService")
     assert {method.name for method in service.methods} == {"SetTenant", "GetTenant", "ClearTenant"}
+    flight = pool.FindServiceByName("arrow.flight.protocol.FlightService")
+    assert {"GetFlightInfo", "PollFlightInfo", "GetSchema", "DoGet", "DoPut", "DoAction"} <= {
+        method.name for method in flight.methods
+    }
 
 
 @in_grpc("connect")
@@ -203,6 +210,7 @@ def test_health_is_served(client):
         "jammi.v1.session.SessionService",
         "jammi.v1.catalog.CatalogService",
         "jammi.v1.operator.OperatorService",
+        "jammi.v1.tenants.TenantService",
         "arrow.flight.protocol.FlightService",
     ):
         answer = stub.Check(health_pb2.HealthCheckRequest(service=service))
