@@ -13,6 +13,7 @@ use crate::authentication::{Guarded, answer};
 use crate::client::{ALICE, BOB, Client, statement};
 use crate::doors::options::options;
 use crate::harness::TestServer;
+use crate::writes::{append, numbers};
 
 const CAROL: &str = "018f5a0e-c4c8-7e10-9c4f-3b6f7c5a8e9c";
 const NOBODY: &str = "018f5a0e-c4c8-7e10-9c4f-3b6f7c5a8eff";
@@ -310,6 +311,20 @@ async fn it_reads_and_does_nothing_else() {
         assert_eq!(code, Code::InvalidArgument, "{action}");
         assert!(text.contains("is a query by Flight SQL"), "{text}");
     }
+    let rows = reader
+        .put_counted(&append("notes"), numbers("id", [2]))
+        .await;
+    assert_eq!(refused(rows).0, Code::PermissionDenied);
+    // Nor is it a part of what somebody has begun who acts for the tenant as well.
+    let roles = [SUPER_ADMIN];
+    let both = world.guarded.key("both", &[ALICE], &roles).await;
+    let mut both = world.guarded.client(&both, Some("both")).await;
+    let begun = both.begin().await.unwrap();
+    let mut within = bypassing(&both, ALICE, "ticket 7");
+    let (code, text) = refused(within.query_in("SELECT note FROM notes", &begun).await);
+    assert_eq!(code, Code::FailedPrecondition, "{text}");
+    both.roll_back(&begun).await.unwrap();
+
     let channel = world.guarded.server.channel().await;
     for method in [
         "/jammi.v1.session.SessionService/SetTenant",
