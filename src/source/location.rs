@@ -13,7 +13,7 @@ use object_store::path::Path;
 use crate::error::{Error, Result};
 
 /// What the server keeps in directories of its own below the artifact directory.
-const OWN_DIRECTORIES: [&str; 3] = ["audit", "sessions", "tenants"];
+const OWN_DIRECTORIES: [&str; 4] = ["audit", "scratch", "sessions", "tenants"];
 
 /// Where sources may be.
 #[derive(Clone, Debug, Default)]
@@ -58,8 +58,9 @@ impl LocationPolicy {
         )))
     }
 
-    /// Whether a listed local file is one of the source's: a database of a lane and a
-    /// record of the audit trail, which are of all tenants, are not, wherever they lie.
+    /// Whether a listed local file is one of the source's: a database of a lane, a copy
+    /// of one, and a record of the audit trail, which are of all tenants, are not,
+    /// wherever they lie.
     ///
     /// # Errors
     /// `PermissionDenied` for a file that a link takes out of the roots.
@@ -369,6 +370,8 @@ mod tests {
             "tenants/x.csv",
             "sessions/entered",
             "audit/00000001.jsonl",
+            // A tenant's database on its way in or out.
+            "scratch/x.csv",
         ];
         for name in own
             .into_iter()
